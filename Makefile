@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The one door; "make help" lists what is behind it.  The module itself is in Kbuild.
+
+# The kernel of demo, vm, check-guest and bench: a line of scripts/kernels.
+KERNEL ?= 6.12
+# The kernel that plain "make" and "make install" are for.
+RELEASE ?= $(shell uname -r)
+KDIR ?= /lib/modules/$(RELEASE)/build
+RULES_DIR ?= /usr/lib/udev/rules.d
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+
+# Programs of the kernel tests: one a source, all with what lib*.c shares.
+TEST_LIB := $(wildcard tests/kernel/lib*.c)
+TEST_PROGRAMS := $(patsubst tests/kernel/%.c,build/kernel-tests/%,\
+	$(filter-out $(TEST_LIB),$(wildcard tests/kernel/*.c)))
+
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+
+.PHONY: all
+all: $(KDIR)/Makefile ## build kevent.ko for the running kernel, or for KDIR=...
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
+
+$(KDIR)/Makefile:
+	@echo "no kernel headers in $(KDIR);" \
+		"apt-get install linux-headers-$(RELEASE), or make KDIR=..." >&2; exit 1
+
+.PHONY: install
+install: all ## install the module and the device's udev rule
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
+	/sbin/depmod -a $(RELEASE)
+	install -D -m 644 chardev/60-kevent.rules $(RULES_DIR)/60-kevent.rules
+	udevadm control --reload
+
+.PHONY: uninstall
+uninstall: ## undo install
+	rm -f $(RULES_DIR)/60-kevent.rules
+	find /lib/modules/$(RELEASE) -name 'kevent.ko*' -delete
+	/sbin/depmod -a $(RELEASE)
+
+.PHONY: demo
+demo: bootstrap ## watch Linux KERNEL=6.12 load the module in QEMU, and Python use it
+	@$(PYTHON) scripts/guest $(KERNEL) --timeout 120 -- $(PYTHON) examples/demo.py
+
+.PHONY: vm
+vm: bootstrap ## a shell in a guest with the module loaded; KERNEL=...
+	@$(PYTHON) scripts/guest $(KERNEL) --shell
+
+.PHONY: check
+check: kernel-tests ## everything: check-host, then the guests
+	@$(PYTEST) tests/unit tests/host tests/guest
+
+.PHONY: check-host
+check-host: bootstrap ## lint, types, unit tests, header, compiler, sparse, checkpatch
+	@$(PYTEST) tests/unit tests/host
+
+.PHONY: check-guest
+check-guest: kernel-tests ## conformance and kernel tests in a guest; KERNEL=...
+	@KERNEL=$(KERNEL) $(PYTEST) tests/guest
+
+.PHONY: bench
+bench: bootstrap ## count instructions in a guest, beside epoll; KERNEL=...
+	@$(PYTHON) scripts/bench $(KERNEL)
+
+.PHONY: bootstrap
+bootstrap: ## get the packages and the .venv that everything else needs
+	@scripts/bootstrap
+
+.PHONY: kernel-tests
+kernel-tests: bootstrap $(TEST_PROGRAMS)
+
+build/kernel-tests/%: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+	@mkdir -p $(@D)
+	@echo "  CC      $@"
+	@$(CC) -O2 -g -pthread -Wall -Wextra -Werror -o $@ $< $(TEST_LIB)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf build Module.symvers modules.order
+	rm -f kevent.ko kevent.o kevent.mod kevent.mod.c kevent.mod.o
+	find . kmod chardev -maxdepth 1 \( -name '*.o' -o -name '*.o.d' -o -name '.*.cmd' \) -delete
+
+.PHONY: distclean
+distclean: clean ## remove .venv and all caches in the tree as well
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * How many kevents there may be: in one queue, and in all queues of one user.
+ * Their memory is charged to the memory cgroup besides, by the allocators.
+ */
+#include <linux/cred.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+
+#include "kevent.h"
+
+/* What a kevent with all that hangs on it costs, generously, in bytes. */
+#define KEVENT_COST	384
+
+unsigned long kevent_max_queue;
+module_param_named(max_queue_kevents, kevent_max_queue, ulong, 0644);
+MODULE_PARM_DESC(max_queue_kevents, "kevents in one queue (0 at load: as max_user_kevents)");
+
+unsigned long kevent_max_user;
+module_param_named(max_user_kevents, kevent_max_user, ulong, 0644);
+MODULE_PARM_DESC(max_user_kevents, "kevents in all queues of one user (0 at load: a twenty-fifth of memory)");
+
+static HLIST_HEAD(kevent_accounts);
+static DEFINE_MUTEX(kevent_accounts_mutex);
+
+/**
+ * kevent_account_init - choose the limits that were not given
+ */
+void kevent_account_init(void)
+{
+	if (!kevent_max_user)
+		kevent_max_user = (totalram_pages() / 25 << PAGE_SHIFT) /
+				  KEVENT_COST;
+	if (!kevent_max_queue)
+		kevent_max_queue = kevent_max_user;
+}
+
+/**
+ * kevent_account_get - the account of the current user
+ *
+ * Return: the account, to be put, or NULL for want of memory
+ */
+struct kevent_account *kevent_account_get(void)
+{
+	struct kevent_account *account;
+	kuid_t uid = current_uid();
+
+	mutex_lock(&kevent_accounts_mutex);
+	hlist_for_each_entry(account, &kevent_accounts, node)
+		if (uid_eq(account->uid, uid))
+			goto found;
+	account = kzalloc(sizeof(*account), GFP_KERNEL_ACCOUNT);
+	if (!account)
+		goto out;
+	account->uid = uid;
+	hlist_add_head(&account->node, &kevent_accounts);
+found:
+	account->refs++;
+out:
+	mutex_unlock(&kevent_accounts_mutex);
+	return account;
+}
+
+/**
+ * kevent_account_put - a queue is done with its account
+ * @account:	from kevent_account_get()
+ */
+void kevent_account_put(struct kevent_account *account)
+{
+	mutex_lock(&kevent_accounts_mutex);
+	if (!--account->refs) {
+		hlist_del(&account->node);
+		kfree(account);
+	}
+	mutex_unlock(&kevent_accounts_mutex);
+}
+
+/**
+ * kevent_charge - account for one more kevent
+ * @user:	its queue; the mutex is held
+ *
+ * Return: 0, or -ENOSPC where a limit is reached
+ */
+int kevent_charge(struct kevent_user *user)
+{
+	atomic_long_t *kevents = &user->account->kevents;
+
+	if (user->kevents >= READ_ONCE(kevent_max_queue))
+		return -ENOSPC;
+	if (atomic_long_inc_return(kevents) > READ_ONCE(kevent_max_user)) {
+		atomic_long_dec(kevents);
+		return -ENOSPC;
+	}
+	user->kevents++;
+	return 0;
+}
+
+/**
+ * kevent_uncharge - one kevent less
+ * @user:	its queue; the mutex is held
+ */
+void kevent_uncharge(struct kevent_user *user)
+{
+	user->kevents--;
+	atomic_long_dec(&user->account->kevents);
+}

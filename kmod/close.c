@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Seeing the close of a file that we do not hold.
+ *
+ * The last close of a file tells fsnotify before anything else happens to the
+ * file, in a context that may sleep.  One mark of ours on the file's inode,
+ * shared by all who watch a file of that inode (all eventfds share one), is
+ * told, and the table of watched closes says whose kevents hang on the file.
+ * They are unhooked there and then, under the lock of their bucket, which is
+ * also what taking them off by hand needs: each is unhooked once.
+ *
+ * The mark may go before the file does: when the master of a pty goes, its
+ * slave's inode is unlinked.  Then the kevents end with it, and say so.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/file.h>
+#include <linux/fsnotify_backend.h>
+#include <linux/hash.h>
+#include <linux/major.h>
+#include <linux/magic.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/net.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+
+#include "close.h"
+#include "compat.h"
+#include "kevent.h"
+
+#define KEVENT_CLOSE_BITS	12
+
+/**
+ * struct kevent_mark - our mark on an inode
+ * @fsn:	what fsnotify knows of it
+ * @users:	how many struct kevent_close refer to it; under the mutex
+ */
+struct kevent_mark {
+	struct fsnotify_mark fsn;
+	unsigned long users;
+};
+
+struct kevent_close_bucket {
+	spinlock_t lock;	/* of the list, see the top of queue.c */
+	struct hlist_head list;
+};
+
+static struct kevent_close_bucket *kevent_close_table;
+static struct fsnotify_group *kevent_close_group;
+static struct kmem_cache *kevent_mark_cache;
+static DEFINE_MUTEX(kevent_close_mutex);
+static u32 kevent_pinned;
+
+static unsigned int kevent_close_hash(const struct file *file)
+{
+	return hash_ptr(file, KEVENT_CLOSE_BITS);
+}
+
+/**
+ * kevent_file_kind - what kind of file a descriptor stands for
+ * @file:	the file
+ *
+ * Return: KEVENT_FILE_*
+ */
+u32 kevent_file_kind(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	if (kevent_user_of(file))
+		return KEVENT_FILE_KEVENT;
+	if (sock_from_file(file))
+		return KEVENT_FILE_SOCKET;
+	switch (inode->i_sb->s_magic) {
+	case PIPEFS_MAGIC:
+		return KEVENT_FILE_PIPE;
+	case ANON_INODE_FS_MAGIC:
+		return KEVENT_FILE_ANON;
+	}
+	if (S_ISFIFO(inode->i_mode))
+		return KEVENT_FILE_FIFO;
+	if (!S_ISCHR(inode->i_mode))
+		return KEVENT_FILE_OTHER;
+	if (imajor(inode) == TTYAUX_MAJOR && iminor(inode) == 2)
+		return KEVENT_FILE_PTY_MASTER;
+	if (inode->i_sb->s_magic == DEVPTS_SUPER_MAGIC &&
+	    imajor(inode) >= UNIX98_PTY_SLAVE_MAJOR &&
+	    imajor(inode) < UNIX98_PTY_SLAVE_MAJOR + UNIX98_PTY_MAJOR_COUNT)
+		return KEVENT_FILE_PTY_SLAVE;
+	return KEVENT_FILE_OTHER;
+}
+
+/**
+ * kevent_close_seen - whether the close of a pollable file can be seen
+ * @kind:	of the file, KEVENT_FILE_*
+ * @file:	the file
+ *
+ * A named FIFO or device node may lose its mark while it is open, when its
+ * last name goes, and the moment between that and the news of it is one in
+ * which its wait queue could go too.
+ */
+bool kevent_close_seen(u32 kind, struct file *file)
+{
+	return (kind & (KEVENT_FILE_SOCKET | KEVENT_FILE_PIPE | KEVENT_FILE_ANON |
+			KEVENT_FILE_PTY_SLAVE)) &&
+	       kevent_file_notifies(file);
+}
+
+/**
+ * kevent_close_pinned - the kinds of file whose close this kernel does not show
+ *
+ * Return: KEVENT_FILE_*
+ */
+u32 kevent_close_pinned(void)
+{
+	return kevent_pinned;
+}
+
+/* The mark of an inode, new or old, with one more user. */
+static struct kevent_mark *kevent_mark_get(struct inode *inode)
+{
+	struct fsnotify_mark *fsn;
+	struct kevent_mark *mark;
+	int ret;
+
+	mutex_lock(&kevent_close_mutex);
+	do {
+		fsn = kevent_find_inode_mark(inode, kevent_close_group);
+		if (fsn) {
+			mark = container_of(fsn, struct kevent_mark, fsn);
+			mark->users++;
+			/* the users have one reference between them */
+			fsnotify_put_mark(fsn);
+			break;
+		}
+		mark = kmem_cache_zalloc(kevent_mark_cache, GFP_KERNEL);
+		if (!mark) {
+			mark = ERR_PTR(-ENOMEM);
+			break;
+		}
+		fsnotify_init_mark(&mark->fsn, kevent_close_group);
+		mark->fsn.mask = FS_CLOSE_WRITE | FS_CLOSE_NOWRITE;
+		mark->users = 1;
+		ret = fsnotify_add_inode_mark(&mark->fsn, inode, 0);
+		if (ret) {
+			mark->users = 0;
+			fsnotify_put_mark(&mark->fsn);
+			mark = ERR_PTR(ret);
+		}
+	} while (mark == ERR_PTR(-EEXIST));
+	mutex_unlock(&kevent_close_mutex);
+	return mark;
+}
+
+static void kevent_mark_put(struct kevent_mark *mark)
+{
+	mutex_lock(&kevent_close_mutex);
+	if (!--mark->users) {
+		fsnotify_destroy_mark(&mark->fsn, kevent_close_group);
+		fsnotify_put_mark(&mark->fsn);
+	}
+	mutex_unlock(&kevent_close_mutex);
+}
+
+/**
+ * kevent_close_unwatch - the opposite; may sleep
+ * @close:	watched or not
+ * @unhook:	called under the lock that a close also takes
+ */
+void kevent_close_unwatch(struct kevent_close *close,
+			  void (*unhook)(struct kevent *k))
+{
+	struct kevent_close_bucket *bucket;
+	struct kevent_mark *mark = close->mark;
+
+	if (!mark)
+		return;
+	bucket = &kevent_close_table[close->bucket];
+	spin_lock(&bucket->lock);
+	if (!hlist_unhashed(&close->node))
+		hlist_del_init(&close->node);
+	if (unhook)
+		unhook(close->kevent);
+	spin_unlock(&bucket->lock);
+	close->mark = NULL;
+	kevent_mark_put(mark);
+}
+
+/**
+ * kevent_close_watch - have a kevent told of the close of a file
+ * @close:	zeroed, part of the kevent
+ * @k:		the kevent
+ * @file:	the file, held by the caller
+ *
+ * Return: 0 or -errno
+ */
+int kevent_close_watch(struct kevent_close *close, struct kevent *k,
+		       struct file *file)
+{
+	struct kevent_close_bucket *bucket;
+	struct kevent_mark *mark;
+
+	close->kevent = k;
+	close->bucket = kevent_close_hash(file);
+	bucket = &kevent_close_table[close->bucket];
+	for (;;) {
+		mark = kevent_mark_get(file_inode(file));
+		if (IS_ERR(mark))
+			return PTR_ERR(mark);
+		close->mark = mark;
+		spin_lock(&bucket->lock);
+		WRITE_ONCE(close->file, file);
+		hlist_add_head(&close->node, &bucket->list);
+		spin_unlock(&bucket->lock);
+		/* if the mark has gone, did its going pass us by? */
+		if (READ_ONCE(mark->fsn.flags) & FSNOTIFY_MARK_FLAG_ALIVE)
+			return 0;
+		kevent_close_unwatch(close, NULL);
+		cond_resched();
+	}
+}
+
+/* Ends what hangs on @file, or, where that is NULL, on @mark. */
+static void kevent_close_end(struct kevent_close_bucket *bucket,
+			     const struct file *file,
+			     const struct kevent_mark *mark)
+{
+	struct kevent_close *close;
+	struct hlist_node *next;
+
+	spin_lock(&bucket->lock);
+	hlist_for_each_entry_safe(close, next, &bucket->list, node) {
+		if (file ? close->file != file : close->mark != mark)
+			continue;
+		hlist_del_init(&close->node);
+		WRITE_ONCE(close->file, NULL);
+		close->kevent->ops->closed(close->kevent, !file);
+	}
+	spin_unlock(&bucket->lock);
+}
+
+static int kevent_close_event(struct fsnotify_group *group, u32 mask,
+			      const void *data, int data_type,
+			      struct inode *dir, const struct qstr *name,
+			      u32 cookie, struct fsnotify_iter_info *iter_info)
+{
+	const struct path *path = fsnotify_data_path(data, data_type);
+	const struct file *file;
+
+	if (!path || !(mask & (FS_CLOSE_WRITE | FS_CLOSE_NOWRITE)))
+		return 0;
+	/* a close always comes with the path inside of the file */
+	file = container_of(path, struct file, f_path);
+	kevent_close_end(&kevent_close_table[kevent_close_hash(file)], file,
+			 NULL);
+	return 0;
+}
+
+static void kevent_close_freeing(struct fsnotify_mark *fsn,
+				 struct fsnotify_group *group)
+{
+	struct kevent_mark *mark = container_of(fsn, struct kevent_mark, fsn);
+	unsigned int i;
+
+	/* our own doing, when the last user went? */
+	if (!READ_ONCE(mark->users))
+		return;
+	for (i = 0; i < 1 << KEVENT_CLOSE_BITS; i++)
+		kevent_close_end(&kevent_close_table[i], NULL, mark);
+}
+
+static void kevent_close_free(struct fsnotify_mark *fsn)
+{
+	kmem_cache_free(kevent_mark_cache,
+			container_of(fsn, struct kevent_mark, fsn));
+}
+
+static const struct fsnotify_ops kevent_close_ops = {
+	.handle_event	= kevent_close_event,
+	.freeing_mark	= kevent_close_freeing,
+	.free_mark	= kevent_close_free,
+};
+
+static const struct file_operations kevent_probe_fops = {
+	.owner	= THIS_MODULE,
+};
+
+/* Does this kernel tell of the close of a file without an inode of its own? */
+static int kevent_close_probe(void)
+{
+	struct file *file;
+
+	kevent_pinned = KEVENT_FILE_PTY_MASTER | KEVENT_FILE_FIFO |
+			KEVENT_FILE_OTHER;
+	file = anon_inode_getfile("[kevent]", &kevent_probe_fops, NULL, O_RDONLY);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	if (!kevent_file_notifies(file))
+		kevent_pinned |= KEVENT_FILE_ANON;
+	fput(file);
+	return 0;
+}
+
+/**
+ * kevent_close_init - at load, before any source
+ *
+ * Return: 0 or -errno
+ */
+int kevent_close_init(void)
+{
+	unsigned int i;
+	int ret = -ENOMEM;
+
+	kevent_close_table = kvcalloc(1 << KEVENT_CLOSE_BITS,
+				      sizeof(*kevent_close_table), GFP_KERNEL);
+	if (!kevent_close_table)
+		return -ENOMEM;
+	for (i = 0; i < 1 << KEVENT_CLOSE_BITS; i++)
+		spin_lock_init(&kevent_close_table[i].lock);
+	kevent_mark_cache = KMEM_CACHE(kevent_mark, SLAB_ACCOUNT);
+	if (!kevent_mark_cache)
+		goto table;
+	kevent_close_group = fsnotify_alloc_group(&kevent_close_ops, 0);
+	if (IS_ERR(kevent_close_group)) {
+		ret = PTR_ERR(kevent_close_group);
+		goto cache;
+	}
+	ret = kevent_close_probe();
+	if (ret)
+		goto group;
+	return 0;
+
+group:
+	fsnotify_put_group(kevent_close_group);
+cache:
+	kmem_cache_destroy(kevent_mark_cache);
+table:
+	kvfree(kevent_close_table);
+	return ret;
+}
+
+/**
+ * kevent_close_exit - at unload, when every mark has been destroyed
+ */
+void kevent_close_exit(void)
+{
+	fsnotify_wait_marks_destroyed();
+	fsnotify_put_group(kevent_close_group);
+	kmem_cache_destroy(kevent_mark_cache);
+	kvfree(kevent_close_table);
+}

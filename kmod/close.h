@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef _KEVENT_CLOSE_H
+#define _KEVENT_CLOSE_H
+
+#include <linux/fs.h>
+#include <linux/list.h>
+#include <linux/types.h>
+
+struct kevent;
+struct kevent_mark;
+
+/**
+ * struct kevent_close - waits for the close of one open file
+ * @node:	in the table of watched closes
+ * @file:	the file, not held; NULL from its close on
+ * @mark:	on the file's inode; NULL where nothing is watched
+ * @kevent:	whose kevent_ops.closed is called
+ * @bucket:	where @node is, also after @file is gone
+ */
+struct kevent_close {
+	struct hlist_node node;
+	struct file *file;
+	struct kevent_mark *mark;
+	struct kevent *kevent;
+	unsigned int bucket;
+};
+
+u32 kevent_file_kind(struct file *file);
+bool kevent_close_seen(u32 kind, struct file *file);
+int kevent_close_watch(struct kevent_close *close, struct kevent *k,
+		       struct file *file);
+void kevent_close_unwatch(struct kevent_close *close,
+			  void (*unhook)(struct kevent *k));
+
+#endif /* _KEVENT_CLOSE_H */

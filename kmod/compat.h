@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Every difference between the kernels we support, and nothing else.  The
+ * KEVENT_PROBE_* macros come from Kbuild, which looks into the headers.
+ */
+#ifndef _KEVENT_COMPAT_H
+#define _KEVENT_COMPAT_H
+
+#include <linux/fs.h>
+#include <linux/fsnotify_backend.h>
+#include <linux/hrtimer.h>
+#include <linux/rcupdate.h>
+
+/*
+ * A reference to the file at @filep, or NULL where it is being closed or is
+ * gone.  @filep is cleared before the file's memory is freed.
+ */
+static inline struct file *kevent_get_file(struct file **filep)
+{
+#ifdef KEVENT_PROBE_GET_FILE_ACTIVE
+	return get_file_active(filep);
+#else
+	struct file *file;
+
+	rcu_read_lock();
+	file = READ_ONCE(*filep);
+	if (file && !get_file_rcu(file))
+		file = NULL;
+	rcu_read_unlock();
+	return file;
+#endif
+}
+
+/* Whether fsnotify tells of what happens to this open file. */
+static inline bool kevent_file_notifies(const struct file *file)
+{
+	if (file->f_mode & FMODE_PATH)
+		return false;
+#ifdef FMODE_FSNOTIFY_NONE
+	return !FMODE_FSNOTIFY_NONE(file->f_mode);
+#else
+	return !(file->f_mode & FMODE_NONOTIFY);
+#endif
+}
+
+static inline struct fsnotify_mark *
+kevent_find_inode_mark(struct inode *inode, struct fsnotify_group *group)
+{
+#ifdef KEVENT_PROBE_FIND_INODE_MARK
+	return fsnotify_find_inode_mark(inode, group);
+#else
+	return fsnotify_find_mark(&inode->i_fsnotify_marks, group);
+#endif
+}
+
+static inline void kevent_timer_setup(struct hrtimer *timer, clockid_t clock,
+				      enum hrtimer_restart (*fn)(struct hrtimer *))
+{
+#ifdef KEVENT_PROBE_HRTIMER_SETUP
+	hrtimer_setup(timer, fn, clock, HRTIMER_MODE_ABS);
+#else
+	hrtimer_init(timer, clock, HRTIMER_MODE_ABS);
+	timer->function = fn;
+#endif
+}
+
+static inline void kevent_sleeper_setup(struct hrtimer_sleeper *sleeper,
+					clockid_t clock)
+{
+#ifdef KEVENT_PROBE_HRTIMER_SETUP
+	hrtimer_setup_sleeper_on_stack(sleeper, clock, HRTIMER_MODE_ABS);
+#else
+	hrtimer_init_sleeper_on_stack(sleeper, clock, HRTIMER_MODE_ABS);
+#endif
+}
+
+#endif /* _KEVENT_COMPAT_H */

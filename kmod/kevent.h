@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the core, the sources and the device share.  Locking and the life of a
+ * kevent are described once, at the top of queue.c.
+ */
+#ifndef _KEVENT_H
+#define _KEVENT_H
+
+#include <linux/irq_work.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/path.h>
+#include <linux/poll.h>
+#include <linux/rbtree.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+
+#include "kevent_uapi.h"
+
+struct seq_file;
+struct kevent;
+
+/* struct kevent, @state; under the queue's lock */
+#define KEVENT_READY	0x01	/* its own item is on the ready list */
+#define KEVENT_AGAIN	0x02	/* active again while it was claimed */
+#define KEVENT_MODIFIED	0x04	/* modified while it was claimed */
+#define KEVENT_ASLEEP	0x08	/* disabled: KEVENT_DISABLED, or dispatched */
+#define KEVENT_BROKEN	0x10	/* storage gone, to be delivered once more */
+#define KEVENT_DEAD	0x20	/* never delivered again; on the dead list */
+#define KEVENT_REMOVED	0x40	/* out of the tree */
+#define KEVENT_ORPHAN	0x80	/* off its storage too; the last claim frees it */
+#define KEVENT_NESTED	0x100	/* constant: its file may be a queue itself */
+#define KEVENT_NEW	0x200	/* being added: not to be delivered yet */
+
+/**
+ * struct kevent_item - one entry of a ready list
+ * @list:	place in the ready list, or in the list of one delivery
+ * @kevent:	whose it is; a kevent has one of its own, and a source that
+ *		reports every occurrence separately has one for each
+ * @claimed:	it is with a waiter
+ */
+struct kevent_item {
+	struct list_head list;
+	struct kevent *kevent;
+	bool claimed;
+};
+
+/**
+ * struct kevent_account - the kevents of all queues of one user
+ * @uid:	of the opener of the queues
+ * @refs:	queues that use it
+ * @kevents:	how many
+ * @node:	in the list of all accounts
+ */
+struct kevent_account {
+	kuid_t uid;
+	unsigned int refs;
+	atomic_long_t kevents;
+	struct hlist_node node;
+};
+
+/**
+ * struct kevent_user - the queue: everything one open /dev/kevent holds
+ * @mutex:	guards @tree and what hangs kevents on their storages
+ * @tree:	all kevents, by type, identity and watched object
+ * @kevents:	how many
+ * @nested:	some kevent here watches what may itself be a queue of events
+ * @lock:	guards the fields that follow, and the state of every kevent
+ * @ready_list:	items to deliver, first come first served
+ * @ready:	how many
+ * @waiters:	sleeping threads, in the order they came
+ * @dead:	kevents to be removed by whoever takes @mutex next
+ * @nr_dead:	how many
+ * @poll_wait:	those who poll the queue's descriptor
+ * @poll_work:	wakes @poll_wait where a callback must not
+ * @account:	of the user who pays for the kevents
+ * @loop_node:	in the list of queues that a search for cycles has reached
+ * @rcu:	a queue outlives its watchers' last look at @poll_wait
+ */
+struct kevent_user {
+	struct mutex mutex;	/* of what follows */
+	struct rb_root tree;
+	unsigned long kevents;
+	bool nested;
+
+	spinlock_t lock;	/* of what follows */
+	struct list_head ready_list;
+	unsigned long ready;
+	struct list_head waiters;
+	struct list_head dead;
+	unsigned long nr_dead;
+
+	wait_queue_head_t poll_wait;
+	struct irq_work poll_work;
+	struct kevent_account *account;
+	struct list_head loop_node;
+	struct rcu_head rcu;
+};
+
+/**
+ * struct kevent_target - what a request names, resolved
+ * @object:	tells kevents of one identity apart: a file, an inode, or NULL
+ * @file:	held by the caller; NULL where the type takes no descriptor
+ * @path:	held by the caller; NULL but for KEVENT_PATH
+ */
+struct kevent_target {
+	const void *object;
+	struct file *file;
+	const struct path *path;
+};
+
+/**
+ * struct kevent_ops - one type of event
+ * @name:	in fdinfo
+ * @cache:	name of its slab cache
+ * @type:	KEVENT_*
+ * @descriptor:	@ident is a descriptor
+ * @size:	of the source's structure, which begins with a struct kevent
+ * @events:	bits that may be asked for
+ * @exact:	@events must be asked for as they are
+ * @flags:	KEVENT_* beyond the modes that the type takes
+ * @init:	at load; may be NULL
+ * @exit:	at unload; may be NULL
+ * @check:	looks at the parameters of a request: 0 or -errno; may be NULL
+ * @enqueue:	hangs a new kevent on its storage and enqueues it where it is
+ *		ready already: 0 or -errno.  Under the queue's mutex, may sleep
+ * @modify:	takes over the parameters of a request: 0 or -errno; the rest has
+ *		been taken over.  Under the queue's mutex, may sleep; may be NULL
+ * @dequeue:	takes a kevent off its storage; no callback runs after it.
+ *		Under the queue's mutex, may sleep
+ * @release:	frees what @dequeue left for the last claim; may be NULL
+ * @poll:	what @events hold now, and @event's data: a source whose events
+ *		are a condition.  Claimed, no lock held, may sleep.
+ * @peek:	fills @event: a source whose events add up.  Under the queue's
+ *		lock.  A type has either @poll or @peek
+ * @consume:	takes off what @peek reported; true where more is left.
+ *		Under the queue's lock
+ * @closed:	the watched file is being closed, or, with @lost, its storage is
+ *		gone in another way; under the lock of close.c; may be NULL
+ * @gone:	whether the watched file was closed without a word; may be NULL
+ * @park:	takes all items but the kevent's own off the ready list, or puts
+ *		them (back) on it.  Under the queue's lock; may be NULL
+ * @close:	how the close of the watched file is seen, for fdinfo
+ */
+struct kevent_ops {
+	const char *name;
+	const char *cache;
+	u16 type;
+	bool descriptor;
+	size_t size;
+	u32 events;
+	bool exact;
+	u32 flags;
+
+	int (*init)(void);
+	void (*exit)(void);
+	int (*check)(const struct kevent_request *req);
+	int (*enqueue)(struct kevent *k, const struct kevent_request *req,
+		       const struct kevent_target *target);
+	int (*modify)(struct kevent *k, const struct kevent_request *req,
+		      const struct kevent_target *target);
+	void (*dequeue)(struct kevent *k);
+	void (*release)(struct kevent *k);
+	u32 (*poll)(struct kevent *k, struct kevent_event *event);
+	void (*peek)(struct kevent *k, struct kevent_item *item,
+		     struct kevent_event *event, const char **name);
+	bool (*consume)(struct kevent *k, struct kevent_item *item,
+			const struct kevent_event *event);
+	void (*closed)(struct kevent *k, bool lost);
+	bool (*gone)(struct kevent *k);
+	void (*park)(struct kevent *k, bool park);
+	const char *(*close)(const struct kevent *k);
+};
+
+/**
+ * struct kevent - one interest of one queue in one storage
+ * @node:	in the queue's tree
+ * @user:	the queue
+ * @ops:	the type
+ * @ident:	the identity the caller gave
+ * @object:	see struct kevent_target
+ * @cookie:	the caller's; this and the following under the queue's lock
+ * @events:	asked for
+ * @flags:	asked for
+ * @state:	KEVENT_READY and so on
+ * @claims:	how many of its items are claimed
+ * @item:	its own entry of the ready list
+ * @dead_node:	in the queue's dead list
+ */
+struct kevent {
+	struct rb_node node;
+	struct kevent_user *user;
+	const struct kevent_ops *ops;
+	u64 ident;
+	const void *object;
+	u64 cookie;
+	u32 events;
+	u32 flags;
+	u32 state;
+	u32 claims;
+	struct kevent_item item;
+	struct list_head dead_node;
+};
+
+/* types.c */
+extern unsigned int kevent_features;
+int kevent_types_init(void);
+void kevent_types_exit(void);
+const struct kevent_ops *kevent_type(u16 type);
+int kevent_check_request(const struct kevent_ops *ops,
+			 const struct kevent_request *req);
+struct kevent *kevent_alloc(const struct kevent_ops *ops);
+void kevent_free(struct kevent *k);
+
+extern const struct kevent_ops kevent_socket_ops;
+extern const struct kevent_ops kevent_poll_ops;
+extern const struct kevent_ops kevent_inode_ops;
+extern const struct kevent_ops kevent_path_ops;
+extern const struct kevent_ops kevent_timer_ops;
+extern const struct kevent_ops kevent_user_ops;
+
+/* queue.c */
+struct kevent_user *kevent_user_alloc(void);
+void kevent_user_release(struct kevent_user *user);
+int kevent_add(struct kevent_user *user, const struct kevent_request *req);
+int kevent_add_path(struct kevent_user *user, const struct kevent_request *req,
+		    const char *name);
+int kevent_modify(struct kevent_user *user, const struct kevent_request *req);
+int kevent_remove(struct kevent_user *user, const struct kevent_request *req);
+int kevent_post(struct kevent_user *user, u64 ident, u64 data);
+int kevent_info(struct kevent_user *user, struct kevent_info *info);
+int kevent_show(struct kevent_user *user, struct seq_file *m);
+void kevent_reap(struct kevent_user *user);
+bool kevent_modify_locked(struct kevent *k, const struct kevent_request *req);
+
+/* account.c */
+extern unsigned long kevent_max_queue;
+extern unsigned long kevent_max_user;
+void kevent_account_init(void);
+struct kevent_account *kevent_account_get(void);
+void kevent_account_put(struct kevent_account *account);
+int kevent_charge(struct kevent_user *user);
+void kevent_uncharge(struct kevent_user *user);
+
+/* ready.c: for sources */
+void kevent_ready(struct kevent *k);
+bool kevent_ready_locked(struct kevent *k);
+bool kevent_item_ready_locked(struct kevent *k, struct kevent_item *item);
+void kevent_item_park_locked(struct kevent *k, struct kevent_item *item);
+void kevent_wake_pollers(struct kevent_user *user, bool defer);
+void kevent_closed(struct kevent *k, bool report);
+
+/* ready.c: for queue.c */
+void kevent_forget_locked(struct kevent *k);
+
+/* ready.c: for the device */
+#define KEVENT_DELIVERY_BATCH	16
+
+/**
+ * struct kevent_delivery - one call's worth of events on their way out
+ * @user:	the queue
+ * @done:	kevents delivered so far that may have to be enqueued again
+ * @nr:		events in the batch in hand
+ * @event:	these events, ready to be copied
+ * @name:	the entry's name of each, or NULL; valid until the batch is done
+ * @item:	where each comes from
+ */
+struct kevent_delivery {
+	struct kevent_user *user;
+	struct list_head done;
+	unsigned int nr;
+	struct kevent_event event[KEVENT_DELIVERY_BATCH];
+	const char *name[KEVENT_DELIVERY_BATCH];
+	struct kevent_item *item[KEVENT_DELIVERY_BATCH];
+};
+
+/**
+ * struct kevent_deadline - how long to wait
+ * @expires:	a point in time on @clock; KTIME_MAX has no end
+ * @clock:	CLOCK_REALTIME, CLOCK_MONOTONIC or CLOCK_BOOTTIME
+ * @now:	do not wait at all
+ */
+struct kevent_deadline {
+	ktime_t expires;
+	clockid_t clock;
+	bool now;
+};
+
+int kevent_time(u64 value, u32 clock, bool absolute, ktime_t *expires,
+		clockid_t *base);
+void kevent_delivery_begin(struct kevent_delivery *d, struct kevent_user *user);
+unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max);
+void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr);
+unsigned long kevent_delivery_end(struct kevent_delivery *d);
+bool kevent_settle(struct kevent_user *user, unsigned long want, bool shallow);
+int kevent_wait(struct kevent_user *user, unsigned int min,
+		const struct kevent_deadline *deadline);
+
+/* device.c */
+struct kevent_user *kevent_user_of(struct file *file);
+
+/* what the core asks of one source, or of the parts some sources share */
+#ifdef KEVENT_HAVE_USER
+int kevent_user_post(struct kevent *k, u64 data);
+#else
+static inline int kevent_user_post(struct kevent *k, u64 data)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+#ifdef KEVENT_HAVE_INODE
+u32 kevent_inode_limit(void);
+#else
+static inline u32 kevent_inode_limit(void)
+{
+	return 0;
+}
+#endif
+
+#ifdef KEVENT_HAVE_HOOKS
+void kevent_hook_release(struct kevent_user *user);
+#else
+static inline void kevent_hook_release(struct kevent_user *user)
+{
+}
+#endif
+
+#ifdef KEVENT_HAVE_CLOSE
+int kevent_close_init(void);
+void kevent_close_exit(void);
+u32 kevent_close_pinned(void);
+#else
+static inline int kevent_close_init(void)
+{
+	return 0;
+}
+
+static inline void kevent_close_exit(void)
+{
+}
+
+static inline u32 kevent_close_pinned(void)
+{
+	return 0;
+}
+#endif
+
+#endif /* _KEVENT_H */

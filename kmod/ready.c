@@ -1,0 +1,651 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The ready list: how kevents get on it, who is woken, and how events leave
+ * it.  See the top of queue.c for the locks and the states.
+ *
+ * A delivery claims items, which takes them off the ready list, asks their
+ * sources without any lock held, lets the device copy the events out, and only
+ * then decides what becomes of each kevent.  A claimed kevent cannot be freed,
+ * is with one waiter only, and remembers in KEVENT_AGAIN what happens to it
+ * meanwhile.  What could not be copied goes back to the head of the list.
+ */
+#include <linux/hrtimer.h>
+#include <linux/ktime.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/timekeeping.h>
+
+#include "compat.h"
+#include "kevent.h"
+
+/* A thread in kevent_wait(); on its stack, under the queue's lock. */
+struct kevent_waiter {
+	struct list_head list;
+	struct task_struct *task;
+	unsigned long min;
+};
+
+static inline bool kevent_is_own(const struct kevent_item *item)
+{
+	return item == &item->kevent->item;
+}
+
+/* Wakes the first waiter that has not been woken and whose wish can be met. */
+static void kevent_wake_one_locked(struct kevent_user *user)
+{
+	struct kevent_waiter *w;
+
+	list_for_each_entry(w, &user->waiters, list) {
+		if (user->ready < w->min)
+			continue;
+		list_del_init(&w->list);
+		wake_up_process(w->task);
+		return;
+	}
+}
+
+/**
+ * kevent_wake_pollers - tell those who poll the queue's descriptor
+ * @user:	the queue
+ * @defer:	leave it to an interrupt of its own: the caller may have been
+ *		called by somebody who polls this very queue
+ */
+void kevent_wake_pollers(struct kevent_user *user, bool defer)
+{
+	/*
+	 * Whoever polls adds itself first and takes the queue's lock to look
+	 * afterwards; the caller has held that lock since it made a change.
+	 */
+	if (!waitqueue_active(&user->poll_wait))
+		return;
+	if (defer)
+		irq_work_queue(&user->poll_work);
+	else
+		wake_up_poll(&user->poll_wait, EPOLLIN | EPOLLRDNORM);
+}
+
+/**
+ * kevent_ready_locked - enqueue a kevent at the end of its queue's ready list
+ * @k:		the kevent; its queue's lock is held
+ *
+ * At most once: one that is there already stays where it is, and one that is
+ * being delivered is enqueued again afterwards.
+ *
+ * Return: true where the caller has to call kevent_wake_pollers()
+ */
+bool kevent_ready_locked(struct kevent *k)
+{
+	struct kevent_user *user = k->user;
+
+	if (k->state & (KEVENT_DEAD | KEVENT_REMOVED | KEVENT_ASLEEP |
+			KEVENT_READY))
+		return false;
+	if (k->item.claimed || (k->state & KEVENT_NEW)) {
+		k->state |= KEVENT_AGAIN;
+		return false;
+	}
+	k->state |= KEVENT_READY;
+	list_add_tail(&k->item.list, &user->ready_list);
+	user->ready++;
+	if (!list_empty(&user->waiters))
+		kevent_wake_one_locked(user);
+	return true;
+}
+
+/**
+ * kevent_ready - a source's callback: something happened; in any context
+ * @k:		the kevent
+ */
+void kevent_ready(struct kevent *k)
+{
+	struct kevent_user *user = k->user;
+	unsigned long flags;
+	bool wake;
+
+	spin_lock_irqsave(&user->lock, flags);
+	wake = kevent_ready_locked(k);
+	spin_unlock_irqrestore(&user->lock, flags);
+	if (wake)
+		kevent_wake_pollers(user, k->state & KEVENT_NESTED);
+}
+
+/**
+ * kevent_item_ready_locked - enqueue one of many occurrences
+ * @k:		the kevent; its queue's lock is held
+ * @item:	the occurrence, on no list
+ *
+ * Return: true where the caller has to call kevent_wake_pollers()
+ */
+bool kevent_item_ready_locked(struct kevent *k, struct kevent_item *item)
+{
+	struct kevent_user *user = k->user;
+
+	if (k->state & (KEVENT_DEAD | KEVENT_REMOVED | KEVENT_ASLEEP))
+		return false;
+	list_add_tail(&item->list, &user->ready_list);
+	user->ready++;
+	if (!list_empty(&user->waiters))
+		kevent_wake_one_locked(user);
+	return true;
+}
+
+/**
+ * kevent_item_park_locked - take one of many occurrences off the ready list
+ * @k:		the kevent; its queue's lock is held
+ * @item:	the occurrence, on the ready list
+ */
+void kevent_item_park_locked(struct kevent *k, struct kevent_item *item)
+{
+	list_del_init(&item->list);
+	k->user->ready--;
+}
+
+/**
+ * kevent_forget_locked - take all that a kevent has off the ready list
+ * @k:		the kevent; its queue's lock is held
+ */
+void kevent_forget_locked(struct kevent *k)
+{
+	if (k->state & KEVENT_READY) {
+		k->state &= ~KEVENT_READY;
+		kevent_item_park_locked(k, &k->item);
+	}
+	if (k->ops->park)
+		k->ops->park(k, true);
+}
+
+/* The end of a kevent, but for the parts that need the queue's mutex. */
+static void kevent_kill_locked(struct kevent *k)
+{
+	if (k->state & (KEVENT_DEAD | KEVENT_REMOVED))
+		return;
+	k->state |= KEVENT_DEAD;
+	kevent_forget_locked(k);
+	list_add_tail(&k->dead_node, &k->user->dead);
+	k->user->nr_dead++;
+}
+
+/**
+ * kevent_closed - the storage of a kevent is gone
+ * @k:		the kevent, which no callback of the storage will touch again
+ * @report:	tell of it even if it was not asked for by KEVENT_NOTIFY_BROKEN
+ *
+ * Any context.  The caller holds the lock that kevent_ops.dequeue takes, so the
+ * kevent does not go away under it.
+ */
+void kevent_closed(struct kevent *k, bool report)
+{
+	struct kevent_user *user = k->user;
+	unsigned long flags;
+	bool wake = false;
+
+	spin_lock_irqsave(&user->lock, flags);
+	if (report || (k->flags & KEVENT_NOTIFY_BROKEN)) {
+		k->state |= KEVENT_BROKEN;
+		k->state &= ~KEVENT_ASLEEP;
+		wake = kevent_ready_locked(k);
+	} else {
+		kevent_kill_locked(k);
+	}
+	spin_unlock_irqrestore(&user->lock, flags);
+	if (wake)
+		kevent_wake_pollers(user, k->state & KEVENT_NESTED);
+}
+
+static void kevent_claim_locked(struct kevent_item *item)
+{
+	struct kevent *k = item->kevent;
+
+	kevent_item_park_locked(k, item);
+	item->claimed = true;
+	k->claims++;
+	if (kevent_is_own(item)) {
+		k->state &= ~KEVENT_READY;
+	} else if (k->flags & (KEVENT_ONESHOT | KEVENT_DISPATCH)) {
+		/* of many occurrences this one is the last to be delivered */
+		k->state |= KEVENT_ASLEEP;
+		k->ops->park(k, true);
+	}
+}
+
+/*
+ * Gives up a claim.  True where the kevent lives on, else it is none of the
+ * caller's business any more, and was put on @orphans if that is for the
+ * caller to free.
+ */
+static bool kevent_unclaim_locked(struct kevent_item *item,
+				  struct list_head *orphans)
+{
+	struct kevent *k = item->kevent;
+
+	item->claimed = false;
+	k->claims--;
+	if (k->state & KEVENT_REMOVED) {
+		if (!k->claims && (k->state & KEVENT_ORPHAN))
+			list_add(&k->dead_node, orphans);
+		return false;
+	}
+	return !(k->state & KEVENT_DEAD);
+}
+
+/* Back to the head of the ready list, as if it had never been claimed. */
+static void kevent_put_back_locked(struct kevent_item *item,
+				   struct list_head *orphans)
+{
+	struct kevent *k = item->kevent;
+	struct kevent_user *user = k->user;
+	bool own = kevent_is_own(item);
+
+	if (!kevent_unclaim_locked(item, orphans))
+		return;
+	k->state &= ~KEVENT_MODIFIED;
+	if (own)
+		k->state &= ~KEVENT_AGAIN;
+	else if (!(k->flags & KEVENT_DISABLED))
+		k->state &= ~KEVENT_ASLEEP;
+	if (k->state & KEVENT_ASLEEP)
+		return;
+	list_add(&item->list, &user->ready_list);
+	user->ready++;
+	if (own)
+		k->state |= KEVENT_READY;
+	else
+		k->ops->park(k, false);
+}
+
+static void kevent_free_orphans(struct list_head *orphans)
+{
+	struct kevent *k, *next;
+
+	list_for_each_entry_safe(k, next, orphans, dead_node)
+		kevent_free(k);
+}
+
+/**
+ * kevent_delivery_begin - start to deliver
+ * @d:		the delivery; only this and the calls that follow touch it
+ * @user:	the queue
+ */
+void kevent_delivery_begin(struct kevent_delivery *d, struct kevent_user *user)
+{
+	d->user = user;
+	d->nr = 0;
+	INIT_LIST_HEAD(&d->done);
+}
+
+/*
+ * Fills in the next event from @item.  What the kevent is like is read here,
+ * under the lock; whether it is to be delivered at all may have to be asked
+ * for later, without.
+ */
+static void kevent_fill_locked(struct kevent_delivery *d,
+			       struct kevent_item *item)
+{
+	struct kevent_event *event = &d->event[d->nr];
+	struct kevent *k = item->kevent;
+
+	event->cookie = k->cookie;
+	event->ident = k->ident;
+	event->data = 0;
+	event->count = 1;
+	event->events = 0;
+	event->type = k->ops->type;
+	event->flags = k->flags & KEVENT_ONESHOT ? KEVENT_EVENT_LAST : 0;
+	d->name[d->nr] = NULL;
+	d->item[d->nr] = item;
+	if ((k->state & KEVENT_BROKEN) && kevent_is_own(item))
+		event->flags = KEVENT_EVENT_BROKEN | KEVENT_EVENT_LAST;
+	else if (k->ops->peek)
+		k->ops->peek(k, item, event, &d->name[d->nr]);
+	d->nr++;
+}
+
+/*
+ * A condition that did not hold any more.  Also the way in which a socket is
+ * found that was closed without a word.
+ */
+static void kevent_stale_locked(struct kevent_item *item,
+				struct list_head *orphans)
+{
+	struct kevent *k = item->kevent;
+	u32 again = k->state & (KEVENT_AGAIN | KEVENT_BROKEN);
+
+	k->state &= ~(KEVENT_AGAIN | KEVENT_MODIFIED);
+	if (!kevent_unclaim_locked(item, orphans))
+		return;
+	if (k->ops->gone && k->ops->gone(k))
+		kevent_kill_locked(k);
+	else if (again)
+		kevent_ready_locked(k);
+}
+
+/* Asks the sources whose events are conditions; drops what does not hold. */
+static void kevent_check_batch(struct kevent_delivery *d)
+{
+	struct kevent_user *user = d->user;
+	unsigned int i, kept = 0;
+	LIST_HEAD(orphans);
+
+	for (i = 0; i < d->nr; i++) {
+		struct kevent_event *event = &d->event[i];
+		struct kevent *k = d->item[i]->kevent;
+
+		if (k->ops->poll && !(event->flags & KEVENT_EVENT_BROKEN)) {
+			event->events = k->ops->poll(k, event);
+			if (!event->events) {
+				spin_lock_irq(&user->lock);
+				kevent_stale_locked(d->item[i], &orphans);
+				spin_unlock_irq(&user->lock);
+				continue;
+			}
+		}
+		if (kept != i) {
+			d->event[kept] = *event;
+			d->name[kept] = d->name[i];
+			d->item[kept] = d->item[i];
+		}
+		kept++;
+	}
+	d->nr = kept;
+	kevent_free_orphans(&orphans);
+}
+
+/**
+ * kevent_delivery_next - claim a batch of events
+ * @d:		the delivery
+ * @max:	no more than so many
+ *
+ * Return: how many there are in @d to be copied; 0 where nothing is ready.
+ * kevent_delivery_done() has to be called before the next batch.
+ */
+unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
+{
+	struct kevent_user *user = d->user;
+
+	max = min_t(unsigned int, max, KEVENT_DELIVERY_BATCH);
+	do {
+		d->nr = 0;
+		spin_lock_irq(&user->lock);
+		while (d->nr < max && !list_empty(&user->ready_list)) {
+			struct kevent_item *item;
+
+			item = list_first_entry(&user->ready_list,
+						struct kevent_item, list);
+			kevent_claim_locked(item);
+			kevent_fill_locked(d, item);
+		}
+		spin_unlock_irq(&user->lock);
+		if (!d->nr)
+			return 0;
+		kevent_check_batch(d);
+	} while (!d->nr);
+	return d->nr;
+}
+
+/* What is to happen to an item whose event has been handed over. */
+static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
+				    struct list_head *orphans)
+{
+	struct kevent_item *item = d->item[i];
+	struct kevent *k = item->kevent;
+	bool broken = d->event[i].flags & KEVENT_EVENT_BROKEN;
+	bool alive;
+
+	if (kevent_is_own(item)) {
+		if (broken)
+			kevent_kill_locked(k);
+		else if (k->ops->consume &&
+			 !(k->state & (KEVENT_DEAD | KEVENT_REMOVED)) &&
+			 k->ops->consume(k, item, &d->event[i]))
+			k->state |= KEVENT_AGAIN;
+		list_add_tail(&item->list, &d->done);
+		return;
+	}
+	/* one of many: it is used up, and the kevent need not be kept */
+	alive = kevent_unclaim_locked(item, orphans);
+	k->ops->consume(k, item, &d->event[i]);
+	if (!alive)
+		return;
+	if (k->state & KEVENT_MODIFIED)
+		k->state &= ~KEVENT_MODIFIED;
+	else if (k->flags & KEVENT_ONESHOT)
+		kevent_kill_locked(k);
+}
+
+/**
+ * kevent_delivery_done - a batch has been copied
+ * @d:		the delivery
+ * @nr:		how many of the batch; the others stay queued, in their order
+ */
+void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr)
+{
+	struct kevent_user *user = d->user;
+	LIST_HEAD(orphans);
+	unsigned int i;
+
+	spin_lock_irq(&user->lock);
+	for (i = 0; i < nr; i++)
+		kevent_delivered_locked(d, i, &orphans);
+	for (i = d->nr; i > nr; i--)
+		kevent_put_back_locked(d->item[i - 1], &orphans);
+	spin_unlock_irq(&user->lock);
+	d->nr = 0;
+	kevent_free_orphans(&orphans);
+}
+
+/*
+ * What becomes of a kevent whose event has been delivered.  True where it was
+ * active again meanwhile, which others have not been told of yet.
+ */
+static bool kevent_settle_done_locked(struct kevent_item *item,
+				      struct list_head *orphans)
+{
+	struct kevent *k = item->kevent;
+	u32 state = k->state;
+
+	if (!kevent_unclaim_locked(item, orphans))
+		return false;
+	k->state &= ~(KEVENT_AGAIN | KEVENT_MODIFIED);
+	if (!(state & KEVENT_MODIFIED)) {
+		if (k->flags & KEVENT_ONESHOT) {
+			kevent_kill_locked(k);
+			return false;
+		}
+		/* a close since then is still to be told */
+		if ((k->flags & KEVENT_DISPATCH) && !(state & KEVENT_BROKEN))
+			k->state |= KEVENT_ASLEEP;
+	}
+	if (k->state & KEVENT_ASLEEP)
+		return false;
+	if (!(state & (KEVENT_AGAIN | KEVENT_BROKEN)) &&
+	    (k->ops->peek || (k->flags & KEVENT_EDGE)))
+		return false;
+	k->state |= KEVENT_READY;
+	list_add_tail(&item->list, &k->user->ready_list);
+	k->user->ready++;
+	return state & (KEVENT_AGAIN | KEVENT_BROKEN);
+}
+
+/**
+ * kevent_delivery_end - finish delivering
+ * @d:		the delivery; every batch of it is done
+ *
+ * Level-triggered kevents join the ready list again only here, so that one
+ * call reports each of them once.  They were delivered to this caller, hence
+ * wake nobody; what others have still to be told of does.
+ *
+ * Return: how many events are ready in the queue now
+ */
+unsigned long kevent_delivery_end(struct kevent_delivery *d)
+{
+	struct kevent_user *user = d->user;
+	struct kevent_item *item, *next;
+	bool fresh, again = false;
+	LIST_HEAD(orphans);
+	unsigned long left;
+	bool dead;
+
+	spin_lock_irq(&user->lock);
+	fresh = user->ready;
+	list_for_each_entry_safe(item, next, &d->done, list) {
+		list_del_init(&item->list);
+		again |= kevent_settle_done_locked(item, &orphans);
+	}
+	if ((fresh || again) && !list_empty(&user->waiters))
+		kevent_wake_one_locked(user);
+	left = user->ready;
+	dead = user->nr_dead;
+	spin_unlock_irq(&user->lock);
+
+	if (again)
+		kevent_wake_pollers(user, false);
+	kevent_free_orphans(&orphans);
+	/* where somebody else has the mutex, they or the next one will reap */
+	if (dead && mutex_trylock(&user->mutex)) {
+		kevent_reap(user);
+		mutex_unlock(&user->mutex);
+	}
+	return left;
+}
+
+static bool kevent_must_ask(const struct kevent_item *item, bool shallow)
+{
+	const struct kevent *k = item->kevent;
+
+	return k->ops->poll && !(k->state & KEVENT_BROKEN) &&
+	       !(shallow && (k->state & KEVENT_NESTED));
+}
+
+/**
+ * kevent_settle - drop from the ready list what does not hold any more
+ * @user:	the queue
+ * @want:	stop when so many are known to hold
+ * @shallow:	take the word of what may itself be a queue of events: the
+ *		caller is being polled, perhaps by just that
+ *
+ * Return: true where @want were found
+ */
+bool kevent_settle(struct kevent_user *user, unsigned long want, bool shallow)
+{
+	struct kevent_item *item, *prev;
+	unsigned long found = 0;
+	LIST_HEAD(orphans);
+	LIST_HEAD(good);
+
+	spin_lock_irq(&user->lock);
+	while (found < want && !list_empty(&user->ready_list)) {
+		struct kevent_event event;
+		u32 events = 1;
+
+		item = list_first_entry(&user->ready_list, struct kevent_item,
+					list);
+		kevent_claim_locked(item);
+		if (kevent_must_ask(item, shallow)) {
+			spin_unlock_irq(&user->lock);
+			events = item->kevent->ops->poll(item->kevent, &event);
+			spin_lock_irq(&user->lock);
+		}
+		if (events) {
+			list_add_tail(&item->list, &good);
+			found++;
+		} else {
+			kevent_stale_locked(item, &orphans);
+		}
+	}
+	list_for_each_entry_safe_reverse(item, prev, &good, list) {
+		list_del_init(&item->list);
+		kevent_put_back_locked(item, &orphans);
+	}
+	if (user->ready)
+		kevent_wake_one_locked(user);
+	spin_unlock_irq(&user->lock);
+	kevent_free_orphans(&orphans);
+	return found >= want;
+}
+
+/**
+ * kevent_time - turn a time of the ABI into a point in time
+ * @value:	ns
+ * @clock:	as the caller gave it
+ * @absolute:	@value is a point in time on @clock
+ * @expires:	where the answer goes
+ * @base:	the clock to set: a span of time does not move when somebody
+ *		sets CLOCK_REALTIME
+ *
+ * Return: 0, or -EINVAL for a clock that we do not take, or a time that is too
+ * far away to be told
+ */
+int kevent_time(u64 value, u32 clock, bool absolute, ktime_t *expires,
+		clockid_t *base)
+{
+	ktime_t now;
+
+	if (value > KTIME_MAX)
+		return -EINVAL;
+	if (clock == CLOCK_REALTIME)
+		*base = absolute ? CLOCK_REALTIME : CLOCK_MONOTONIC;
+	else if (clock == CLOCK_MONOTONIC || clock == CLOCK_BOOTTIME)
+		*base = clock;
+	else
+		return -EINVAL;
+	if (absolute) {
+		*expires = value;
+		return 0;
+	}
+	now = *base == CLOCK_BOOTTIME ? ktime_get_boottime() : ktime_get();
+	if (value > KTIME_MAX - now)
+		return -EINVAL;
+	*expires = now + value;
+	return 0;
+}
+
+/**
+ * kevent_wait - sleep until events are ready
+ * @user:	the queue
+ * @min:	how many
+ * @deadline:	how long
+ *
+ * Return: 0 where @min events were ready, -ETIME, or -EINTR for a signal
+ */
+int kevent_wait(struct kevent_user *user, unsigned int min,
+		const struct kevent_deadline *deadline)
+{
+	bool timed = deadline->expires != KTIME_MAX;
+	struct kevent_waiter w = { .task = current, .min = min };
+	struct hrtimer_sleeper sleeper;
+	int ret = 0;
+
+	if (deadline->now)
+		return READ_ONCE(user->ready) >= min ? 0 : -ETIME;
+	if (timed) {
+		kevent_sleeper_setup(&sleeper, deadline->clock);
+		hrtimer_set_expires_range_ns(&sleeper.timer, deadline->expires,
+					     current->timer_slack_ns);
+		hrtimer_sleeper_start_expires(&sleeper, HRTIMER_MODE_ABS);
+	}
+	INIT_LIST_HEAD(&w.list);
+	spin_lock_irq(&user->lock);
+	while (user->ready < min) {
+		set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
+		if (signal_pending(current))
+			ret = -EINTR;
+		else if (timed && !sleeper.task)
+			ret = -ETIME;
+		if (ret)
+			break;
+		/* also if woken for events that somebody else took first */
+		if (list_empty(&w.list))
+			list_add_tail(&w.list, &user->waiters);
+		spin_unlock_irq(&user->lock);
+		schedule();
+		spin_lock_irq(&user->lock);
+	}
+	__set_current_state(TASK_RUNNING);
+	list_del_init(&w.list);
+	spin_unlock_irq(&user->lock);
+	if (timed) {
+		hrtimer_cancel(&sleeper.timer);
+		destroy_hrtimer_on_stack(&sleeper.timer);
+	}
+	return ret;
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KEVENT_SOCKET: a socket can be read from, accepted from, sent to, has been
+ * shut down by its peer or hung up, or has an error; and how much of it.
+ */
+#include <linux/file.h>
+#include <linux/net.h>
+#include <linux/poll.h>
+#include <linux/socket.h>
+#include <net/af_unix.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+#include <net/tcp_states.h>
+
+#include "hook.h"
+#include "kevent.h"
+
+#define KEVENT_SOCKET_EVENTS						\
+	(KEVENT_SOCKET_RECV | KEVENT_SOCKET_PRI | KEVENT_SOCKET_SEND |	\
+	 KEVENT_SOCKET_ERR | KEVENT_SOCKET_HUP | KEVENT_SOCKET_RDHUP |	\
+	 KEVENT_SOCKET_ACCEPT)
+
+/* What the socket's owner is to be woken for. */
+static __poll_t kevent_socket_mask(u32 events)
+{
+	__poll_t mask = 0;
+
+	if (events & (KEVENT_SOCKET_RECV | KEVENT_SOCKET_ACCEPT))
+		mask |= EPOLLIN | EPOLLRDNORM;
+	if (events & KEVENT_SOCKET_PRI)
+		mask |= EPOLLPRI;
+	if (events & KEVENT_SOCKET_SEND)
+		mask |= EPOLLOUT | EPOLLWRNORM;
+	if (events & KEVENT_SOCKET_RDHUP)
+		mask |= EPOLLRDHUP;
+	return mask;
+}
+
+static u32 kevent_socket_events(const struct sock *sk, __poll_t mask)
+{
+	u32 events = 0;
+
+	if (mask & EPOLLIN)
+		events |= sk->sk_state == TCP_LISTEN ? KEVENT_SOCKET_ACCEPT :
+						       KEVENT_SOCKET_RECV;
+	if (mask & EPOLLPRI)
+		events |= KEVENT_SOCKET_PRI;
+	if (mask & EPOLLOUT)
+		events |= KEVENT_SOCKET_SEND;
+	if (mask & EPOLLERR)
+		events |= KEVENT_SOCKET_ERR;
+	if (mask & EPOLLHUP)
+		events |= KEVENT_SOCKET_HUP;
+	if (mask & EPOLLRDHUP)
+		events |= KEVENT_SOCKET_RDHUP;
+	return events;
+}
+
+/* Connections that accept() would return at once. */
+static u64 kevent_socket_backlog(const struct sock *sk)
+{
+	if (sk->sk_family == AF_UNIX)
+		return skb_queue_len_lockless(&sk->sk_receive_queue);
+	return READ_ONCE(sk->sk_ack_backlog);
+}
+
+static bool kevent_socket_is_tcp(const struct sock *sk)
+{
+	return sk->sk_type == SOCK_STREAM && sk->sk_protocol == IPPROTO_TCP &&
+	       (sk->sk_family == AF_INET || sk->sk_family == AF_INET6);
+}
+
+/* As FIONREAD has it: a stream's bytes, or the next datagram's. */
+static u64 kevent_socket_readable(struct socket *sock)
+{
+	struct msghdr msg = { .msg_flags = MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT };
+	struct sock *sk = sock->sk;
+	int len;
+
+	if (kevent_socket_is_tcp(sk)) {
+		lock_sock(sk);
+		len = tcp_inq(sk);
+		release_sock(sk);
+#if IS_BUILTIN(CONFIG_UNIX)
+	} else if (sk->sk_family == AF_UNIX && sk->sk_type == SOCK_STREAM) {
+		len = unix_inq_len(sk);
+#endif
+	} else if (sk->sk_type == SOCK_DGRAM || sk->sk_type == SOCK_RAW ||
+		   sk->sk_type == SOCK_SEQPACKET) {
+		len = kernel_recvmsg(sock, &msg, NULL, 0, 0, msg.msg_flags);
+	} else {
+		len = 0;
+	}
+	return len > 0 ? len : 0;
+}
+
+/* Bytes that the send buffer has room for. */
+static u64 kevent_socket_writable(const struct sock *sk)
+{
+	int space = kevent_socket_is_tcp(sk) ? sk_stream_wspace(sk) :
+			READ_ONCE(sk->sk_sndbuf) - sk_wmem_alloc_get(sk);
+
+	return space > 0 ? space : 0;
+}
+
+static u32 kevent_socket_poll(struct kevent *k, struct kevent_event *event)
+{
+	__poll_t mask = READ_ONCE(to_kevent_file(k)->mask);
+	struct file *file = kevent_file_get(k);
+	struct socket *sock;
+	u32 events;
+
+	if (!file)
+		return 0;
+	sock = sock_from_file(file);
+	mask = kevent_file_poll(file, mask);
+	events = kevent_socket_events(sock->sk, mask);
+	events &= READ_ONCE(k->events) | KEVENT_SOCKET_ERR | KEVENT_SOCKET_HUP;
+	event->data = 0;
+	if (events & KEVENT_SOCKET_ACCEPT)
+		event->data = kevent_socket_backlog(sock->sk);
+	else if (!(READ_ONCE(k->flags) & KEVENT_BYTES))
+		;
+	else if (events & KEVENT_SOCKET_RECV)
+		event->data = kevent_socket_readable(sock);
+	else if (events & KEVENT_SOCKET_SEND)
+		event->data = kevent_socket_writable(sock->sk);
+	fput(file);
+	return events;
+}
+
+static int kevent_socket_enqueue(struct kevent *k,
+				 const struct kevent_request *req,
+				 const struct kevent_target *target)
+{
+	if (!sock_from_file(target->file))
+		return -ENOTSOCK;
+	return kevent_file_enqueue(k, req, target,
+				   kevent_socket_mask(req->events));
+}
+
+static int kevent_socket_modify(struct kevent *k,
+				const struct kevent_request *req,
+				const struct kevent_target *target)
+{
+	return kevent_file_modify(k, req, target,
+				  kevent_socket_mask(req->events));
+}
+
+const struct kevent_ops kevent_socket_ops = {
+	.name		= "socket",
+	.cache		= "kevent_socket",
+	.type		= KEVENT_SOCKET,
+	.descriptor	= true,
+	.size		= sizeof(struct kevent_file),
+	.events		= KEVENT_SOCKET_EVENTS,
+	.flags		= KEVENT_NOTIFY_BROKEN | KEVENT_BYTES,
+	.enqueue	= kevent_socket_enqueue,
+	.modify		= kevent_socket_modify,
+	.dequeue	= kevent_file_dequeue,
+	.release	= kevent_file_release,
+	.poll		= kevent_socket_poll,
+	.closed		= kevent_file_closed,
+	.gone		= kevent_file_gone,
+	.close		= kevent_file_close_name,
+};

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KEVENT_TIMER: once, periodic, or at a point in time.
+ *
+ * A periodic timer that has expired is set again only when its expiries are
+ * delivered, which counts those that have passed meanwhile: a short interval
+ * costs its owner, not the machine.
+ */
+#include <linux/hrtimer.h>
+#include <linux/ktime.h>
+
+#include "compat.h"
+#include "kevent.h"
+
+/**
+ * struct kevent_timer - a kevent of the passing of time
+ * @kevent:	the kevent
+ * @timer:	set, or expired and waiting to be set again
+ * @interval:	0: once; this and the following under the queue's lock
+ * @expiries:	not delivered yet
+ * @peeked:	how many of them the delivery under way reports
+ */
+struct kevent_timer {
+	struct kevent kevent;
+	struct hrtimer timer;
+	ktime_t interval;
+	u64 expiries;
+	u64 peeked;
+};
+
+static struct kevent_timer *to_kevent_timer(struct kevent *k)
+{
+	return container_of(k, struct kevent_timer, kevent);
+}
+
+/* Expiries that have passed since the timer was last set. */
+static void kevent_timer_forward(struct kevent_timer *t)
+{
+	if (t->interval && !hrtimer_is_queued(&t->timer))
+		t->expiries += hrtimer_forward_now(&t->timer, t->interval);
+}
+
+static enum hrtimer_restart kevent_timer_expire(struct hrtimer *timer)
+{
+	struct kevent_timer *t = container_of(timer, struct kevent_timer, timer);
+	struct kevent_user *user = t->kevent.user;
+	unsigned long flags;
+	bool wake;
+
+	spin_lock_irqsave(&user->lock, flags);
+	if (t->interval)
+		kevent_timer_forward(t);
+	else
+		t->expiries = 1;
+	wake = kevent_ready_locked(&t->kevent);
+	spin_unlock_irqrestore(&user->lock, flags);
+	if (wake)
+		kevent_wake_pollers(user, false);
+	return HRTIMER_NORESTART;
+}
+
+static int kevent_timer_check(const struct kevent_request *req)
+{
+	clockid_t base;
+	ktime_t expires;
+
+	if (req->param[1] > KTIME_MAX || req->param[2] > U32_MAX)
+		return -EINVAL;
+	return kevent_time(req->param[0], req->param[2],
+			   req->flags & KEVENT_ABSTIME, &expires, &base);
+}
+
+/* Sets the timer as @req says; it is not running. */
+static int kevent_timer_set(struct kevent_timer *t,
+			    const struct kevent_request *req)
+{
+	struct kevent_user *user = t->kevent.user;
+	clockid_t base;
+	ktime_t expires;
+	int ret;
+
+	ret = kevent_time(req->param[0], req->param[2],
+			  req->flags & KEVENT_ABSTIME, &expires, &base);
+	if (ret)
+		return ret;
+	kevent_timer_setup(&t->timer, base, kevent_timer_expire);
+	spin_lock_irq(&user->lock);
+	t->interval = req->param[1];
+	t->expiries = 0;
+	t->peeked = 0;
+	hrtimer_start(&t->timer, expires, HRTIMER_MODE_ABS);
+	spin_unlock_irq(&user->lock);
+	return 0;
+}
+
+static int kevent_timer_enqueue(struct kevent *k,
+				const struct kevent_request *req,
+				const struct kevent_target *target)
+{
+	struct kevent_timer *t = to_kevent_timer(k);
+
+	kevent_timer_setup(&t->timer, CLOCK_MONOTONIC, kevent_timer_expire);
+	return kevent_timer_set(t, req);
+}
+
+static int kevent_timer_modify(struct kevent *k,
+			       const struct kevent_request *req,
+			       const struct kevent_target *target)
+{
+	struct kevent_timer *t = to_kevent_timer(k);
+	bool alive;
+
+	spin_lock_irq(&k->user->lock);
+	alive = kevent_modify_locked(k, req);
+	if (alive) {
+		/* a delivery under way is not to set it again */
+		t->peeked = 0;
+		kevent_forget_locked(k);
+	}
+	spin_unlock_irq(&k->user->lock);
+	if (!alive)
+		return -ENOENT;
+	hrtimer_cancel(&t->timer);
+	/* it may have expired before that */
+	spin_lock_irq(&k->user->lock);
+	kevent_forget_locked(k);
+	k->state &= ~KEVENT_AGAIN;
+	spin_unlock_irq(&k->user->lock);
+	return kevent_timer_set(t, req);
+}
+
+static void kevent_timer_dequeue(struct kevent *k)
+{
+	hrtimer_cancel(&to_kevent_timer(k)->timer);
+}
+
+static void kevent_timer_peek(struct kevent *k, struct kevent_item *item,
+			      struct kevent_event *event, const char **name)
+{
+	struct kevent_timer *t = to_kevent_timer(k);
+
+	kevent_timer_forward(t);
+	t->peeked = t->expiries;
+	event->events = KEVENT_TIMER_FIRED;
+	event->data = t->expiries;
+	event->count = min_t(u64, t->expiries, U32_MAX);
+}
+
+static bool kevent_timer_consume(struct kevent *k, struct kevent_item *item,
+				 const struct kevent_event *event)
+{
+	struct kevent_timer *t = to_kevent_timer(k);
+
+	if (!t->peeked)
+		return false;
+	t->expiries -= t->peeked;
+	t->peeked = 0;
+	if (t->interval && !hrtimer_is_queued(&t->timer))
+		hrtimer_start_expires(&t->timer, HRTIMER_MODE_ABS);
+	return t->expiries;
+}
+
+const struct kevent_ops kevent_timer_ops = {
+	.name		= "timer",
+	.cache		= "kevent_timer",
+	.type		= KEVENT_TIMER,
+	.size		= sizeof(struct kevent_timer),
+	.events		= KEVENT_TIMER_FIRED,
+	.exact		= true,
+	.flags		= KEVENT_ABSTIME,
+	.check		= kevent_timer_check,
+	.enqueue	= kevent_timer_enqueue,
+	.modify		= kevent_timer_modify,
+	.dequeue	= kevent_timer_dequeue,
+	.peek		= kevent_timer_peek,
+	.consume	= kevent_timer_consume,
+};

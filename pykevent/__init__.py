@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kevent: one queue for every kind of event a program waits for.
+
+    with pykevent.open() as queue:
+        queue.add(pykevent.socket_event(server, SocketEvents.ACCEPT))
+        queue.add(pykevent.timer_event(1, value=0.5, interval=0.5))
+        queue.add_path(".", InodeEvents.CREATE | InodeEvents.REMOVE, ident=2)
+        for event in queue.wait(timeout=1.0):
+            print(event)
+
+`pykevent.abi` has the structures and ioctl numbers underneath, `pykevent.selector` a selector for
+`selectors` and asyncio.
+"""
+
+from pykevent.abi import (
+    EventFlags,
+    EventType,
+    Feature,
+    FileKind,
+    Flags,
+    InodeEvents,
+    Op,
+    PollEvents,
+    SocketEvents,
+    TimerEvents,
+    UserEvents,
+    WaitFlags,
+)
+from pykevent.errors import ChangesAppliedError
+from pykevent.events import Event, EventMask, parse_records
+from pykevent.queue import DEFAULT_DEVICE, Info, Queue, open
+from pykevent.requests import (
+    Change,
+    FileLike,
+    HasFileno,
+    Request,
+    inode_event,
+    poll_event,
+    socket_event,
+    timer_event,
+    user_event,
+)
+from pykevent.selector import KeventSelector
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_DEVICE",
+    "Change",
+    "ChangesAppliedError",
+    "Event",
+    "EventFlags",
+    "EventMask",
+    "EventType",
+    "Feature",
+    "FileKind",
+    "FileLike",
+    "Flags",
+    "HasFileno",
+    "Info",
+    "InodeEvents",
+    "KeventSelector",
+    "Op",
+    "PollEvents",
+    "Queue",
+    "Request",
+    "SocketEvents",
+    "TimerEvents",
+    "UserEvents",
+    "WaitFlags",
+    "inode_event",
+    "open",
+    "parse_records",
+    "poll_event",
+    "socket_event",
+    "timer_event",
+    "user_event",
+]

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Errors, and the sentences that say what to do about them."""
+
+import errno
+import os
+
+from pykevent.abi import EventType
+
+_OPEN_HINTS = {
+    errno.ENOENT: "load the module (`insmod kevent.ko`, or `modprobe kevent` where it is "
+    "installed), or name another device in KEVENT_DEVICE",
+    errno.EACCES: "the device should have mode 0666: install the module's udev rule "
+    "(`make install`), or change the mode by hand, or name another device in KEVENT_DEVICE",
+    errno.ENXIO: "the device node is there but the module is not: load it (`insmod kevent.ko`, "
+    "or `modprobe kevent` where it is installed)",
+    errno.ENOTTY: "this is not a kevent device: correct KEVENT_DEVICE",
+    errno.ENOTCONN: "the simulator behind this device has died: unmount it and start it again",
+}
+_OPEN_HINTS[errno.EPERM] = _OPEN_HINTS[errno.EACCES]
+_OPEN_HINTS[errno.ENODEV] = _OPEN_HINTS[errno.ENXIO]
+_OPEN_HINTS[errno.EINVAL] = _OPEN_HINTS[errno.ENOTTY]
+_OPEN_HINTS[errno.ECONNABORTED] = _OPEN_HINTS[errno.ENOTCONN]
+
+_REQUEST_HINTS = {
+    errno.ENXIO: "the device does not know this type of event",
+    errno.EOPNOTSUPP: "this type of event was left out when the module was built",
+    errno.ENOSPC: "info() tells how many kevents a queue and a user may hold",
+}
+
+
+class ChangesAppliedError(OSError):
+    """A `Queue.change_and_wait` that could not deliver, after its changes were made.
+
+    `results` is what the call would have returned for the changes: 0 or -errno each.
+    """
+
+    results: list[int]
+
+    def __init__(self, error: int, message: str, results: list[int]) -> None:
+        super().__init__(error, message)
+        self.results = results
+
+
+def open_error(error: int, device: str) -> OSError:
+    """The error of opening `device`, with the same errno and a sentence about what to do next."""
+    message = os.strerror(error)
+    if error in _OPEN_HINTS:
+        message = f"{message}; {_OPEN_HINTS[error]}"
+    return OSError(error, message, device)
+
+
+def request_error(error: int, kind: int) -> OSError:
+    """The error of one request of type `kind`."""
+    message = os.strerror(error)
+    hint = _REQUEST_HINTS.get(error)
+    if error == errno.EPERM and kind == EventType.POLL:
+        hint = "this file cannot be polled; a regular file never can"
+    elif error == errno.ELOOP and kind != EventType.PATH:
+        hint = "a queue can watch neither itself nor what watches it"
+    if hint is not None:
+        message = f"{message}; {hint}"
+    return OSError(error, message)
+
+
+def closed_error() -> ValueError:
+    """What every method of a closed queue raises."""
+    return ValueError("I/O operation on closed kevent queue")

@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The queue: one open kevent device."""
+
+import errno
+import os
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from pykevent import abi, calls
+from pykevent.abi import EventType, Feature, FileKind, Flags, InodeEvents, PollEvents, SocketEvents
+from pykevent.errors import ChangesAppliedError, open_error, request_error
+from pykevent.events import Event, parse_records
+from pykevent.handle import Handle
+from pykevent.requests import Change, FileLike, Request, check_range, descriptor_of, removal
+from pykevent.timeouts import Deadline, make_deadline, no_wait
+
+DEFAULT_DEVICE = "/dev/kevent"
+
+_RESULT = struct.Struct("=i")
+_REQUEST_RESULT: int = abi.kevent_request.result.offset
+_POST_RESULT: int = abi.kevent_post.result.offset
+_MAX_CHANGES = (abi.MAX_SIZE - abi.WAIT_HEADER.size) // abi.REQUEST.size
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a device says of itself and of one queue, see ``struct kevent_info``.
+
+    `pinned` are the kinds of file which a kevent keeps open on this kernel.  `max_queue` and
+    `max_user` bound the kevents of a queue and of a user, `max_name_queue` the inode events that
+    one kevent may have waiting.  `kevents` and `ready` count those in this queue, `user_kevents`
+    those in all queues of this queue's owner.
+    """
+
+    version: int
+    features: Feature
+    pinned: FileKind
+    max_name_queue: int
+    max_queue: int
+    max_user: int
+    kevents: int
+    ready: int
+    user_kevents: int
+
+
+class Queue:
+    """A queue of events: everything that one open kevent device holds.
+
+    Any number of threads may use one at a time; adding and removing never wait for a thread that
+    waits.  The descriptor is not inherited by programs that are executed, and can itself be
+    polled.  A forked child sees the queue closed; to use it there, duplicate the descriptor
+    before, and make a queue of the duplicate after the fork, with `fromfd`.
+
+    Every method raises ValueError once the queue is closed, and OSError with the device's errno
+    where it refuses.
+    """
+
+    def __init__(
+        self, device: str | os.PathLike[str] | None = None, *, nonblocking: bool = False
+    ) -> None:
+        """Open `device`; by default what KEVENT_DEVICE names in the environment, or /dev/kevent.
+
+        `nonblocking` makes a read(2) of the descriptor fail where it would wait; it does not
+        concern `wait`.  Raises FileNotFoundError, PermissionError or another OSError with a
+        sentence about what to do.
+        """
+        if device is None:
+            device = os.environ.get("KEVENT_DEVICE") or DEFAULT_DEVICE
+        name = os.fspath(device)
+        mode = os.O_RDWR | os.O_CLOEXEC | (os.O_NONBLOCK if nonblocking else 0)
+        try:
+            self._handle = Handle(os.open(name, mode))
+        except OSError as error:
+            raise open_error(error.errno or errno.EIO, name) from None
+        try:
+            version = self.info().version
+        except OSError as error:
+            self.close()
+            raise open_error(error.errno or errno.EIO, name) from None
+        if version != abi.ABI_VERSION:
+            self.close()
+            message = f"the device speaks version {version} of the ABI, this package"
+            raise OSError(errno.EPROTO, f"{message} version {abi.ABI_VERSION}", name)
+
+    @classmethod
+    def fromfd(cls, fd: int) -> Self:
+        """A queue of a descriptor that is open already.
+
+        It is not duplicated: closing the queue closes it.  ValueError for a negative one.
+        """
+        queue = cls.__new__(cls)
+        queue._handle = Handle(descriptor_of(fd))
+        return queue
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"fd={self.fileno()}"
+        return f"<{type(self).__name__} {state}>"
+
+    def __enter__(self) -> Self:
+        self.fileno()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the queue is closed: by close(), or because this process is a fork."""
+        return self._handle.closed
+
+    def fileno(self) -> int:
+        """The descriptor, readable for poll(2) when an event is ready."""
+        return self._handle.fileno()
+
+    def close(self) -> None:
+        """Close the queue; more than once does no harm.
+
+        A thread that waits in it is woken, and gets ValueError, or the events which it had
+        already.  The descriptor itself is closed as soon as no call is in progress.  Where the
+        device has no room for one more kevent a waiting thread cannot be woken: a RuntimeWarning
+        says so, and its wait goes on until it ends by itself.
+        """
+        self._handle.close()
+
+    # Changing what is watched
+
+    def add(self, request: Request) -> None:
+        """Watch one more source; ioctl ADD.
+
+        A source that is ready already is reported by the next wait.  Raises FileExistsError where
+        (type, identity) is in the queue; OSError with EBADF for a closed descriptor, EPERM for a
+        file that cannot be polled, ENOTSOCK, ELOOP for a cycle of queues, ENOSPC past a limit,
+        ENXIO for a type that the device does not know, EOPNOTSUPP for one it was built without,
+        EINVAL for flags or events that the type does not take.
+        """
+        self._one(abi.ADD, request)
+
+    def add_many(self, requests: Iterable[Request]) -> list[int]:
+        """Add each, in as few ioctls as hold them; returns 0 or -errno for each."""
+        return self._many(abi.ADD, requests)
+
+    def add_path(
+        self,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        events: InodeEvents | int,
+        ident: int,
+        flags: Flags | int = 0,
+        cookie: int = 0,
+        *,
+        limit: int = 0,
+    ) -> None:
+        """Watch a file or directory by path, under a number of the caller's; ioctl ADD_PATH.
+
+        Needs read permission.  `limit` is how many events may wait before some are dropped and
+        OVERFLOW is reported, 0 for the device's default.  `Flags.NOFOLLOW` does not follow a last
+        symbolic link.  To end it: ``remove(EventType.PATH, ident)``.  Raises what open(2) does
+        for the path, besides what `add` does.
+        """
+        name = os.fsencode(path)
+        if b"\0" in name:
+            raise ValueError("embedded null byte")
+        request = Request(EventType.PATH, ident, events, flags, cookie, (limit,))
+        buffer = bytearray(request.encode() + name + b"\0")
+        if len(buffer) > abi.MAX_SIZE:
+            self.fileno()
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+        self._call(abi.ADD_PATH(len(name) + 1), buffer)
+        (result,) = _RESULT.unpack_from(buffer, _REQUEST_RESULT)
+        if result:
+            error = request_error(-result, EventType.PATH)
+            raise OSError(error.errno, error.strerror, path)
+
+    def modify(self, request: Request) -> None:
+        """Replace events, flags, cookie and params of a kevent, and arm it; ioctl MODIFY.
+
+        Raises FileNotFoundError where it is not in the queue, otherwise as `add`.
+        """
+        self._one(abi.MODIFY, request)
+
+    def modify_many(self, requests: Iterable[Request]) -> list[int]:
+        """Modify each; returns 0 or -errno for each."""
+        return self._many(abi.MODIFY, requests)
+
+    def remove(self, kind: EventType | int, ident: FileLike, *, stale: bool = False) -> None:
+        """Stop watching; ioctl REMOVE.  No wait that starts after it delivers that kevent.
+
+        `stale` removes instead all kevents that were added under this number of descriptor and
+        whose file it does not refer to any more, though another process holds it.  Raises
+        FileNotFoundError where there is none, OSError with EBADF for a closed descriptor.
+        """
+        self._one(abi.REMOVE, removal(kind, ident, stale=stale))
+
+    def remove_many(
+        self, requests: Iterable[Request | tuple[EventType | int, FileLike]]
+    ) -> list[int]:
+        """Remove each, given as a request or as (type, identity); returns 0 or -errno for each."""
+        return self._many(
+            abi.REMOVE,
+            (
+                removal(*request)
+                if isinstance(request, tuple)
+                else removal(request.type, request.ident, stale=bool(request.flags & Flags.STALE))
+                for request in requests
+            ),
+        )
+
+    def register(
+        self, fileobj: FileLike, events: int, cookie: int = 0, flags: Flags | int = 0
+    ) -> None:
+        """Watch a descriptor as SOCKET if it is one, else as POLL, in the bits of ``<poll.h>``.
+
+        As in poll(2) POLLIN also means a connection to accept, unless `events` are `SocketEvents`
+        and so say it themselves.  Raises as `add`.
+        """
+        kind = _kind_of(fileobj)
+        if kind is EventType.SOCKET and not isinstance(events, SocketEvents):
+            events = SocketEvents(events)
+            if events & PollEvents.IN:
+                events |= SocketEvents.ACCEPT
+        self.add(Request(kind, fileobj, events, flags, cookie))
+
+    def unregister(self, fileobj: FileLike) -> None:
+        """Stop watching a descriptor that was given to `register`.  Raises as `remove`."""
+        self.remove(_kind_of(fileobj), fileobj)
+
+    # User events
+
+    def post(self, ident: int, data: int = 0) -> None:
+        """Make a user event ready, with 64 bits of data; ioctl POST.
+
+        Posts that were not delivered yet become one event: `count` says how many, and the last
+        `data` stands.  Raises FileNotFoundError where no such kevent is in the queue.
+        """
+        (result,) = self.post_many([(ident, data)])
+        if result:
+            raise request_error(-result, EventType.USER)
+
+    def post_many(self, postings: Iterable[tuple[int, int]]) -> list[int]:
+        """Post each (ident, data); returns 0 or -errno for each."""
+        entries = [
+            abi.POSTING.pack(check_range(ident, 64, "ident"), check_range(data, 64, "data"), 0, 0)
+            for ident, data in postings
+        ]
+        return self._batch(abi.POST, entries, abi.MAX_POSTS, _POST_RESULT)
+
+    # Waiting
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        timeout_ns: int | None = None,
+        deadline_ns: int | None = None,
+        clock: int = time.CLOCK_MONOTONIC,
+        min: int = 1,
+        max: int = 256,
+    ) -> list[Event]:
+        """Wait until `min` events are ready, and return what is ready; ioctl WAIT.
+
+        `timeout` in seconds, `timeout_ns` in ns: None waits for ever, 0 and less not at all;
+        fractions of a ns are rounded up.  `deadline_ns` is a point in time of `clock` instead.
+        When the time is over the list holds what there is, perhaps nothing.  A signal runs its
+        handler, and if that returns the wait goes on for the rest of the time.
+
+        `max`, at most 510, is room in records of 32 bytes: an event takes one, an inode event
+        with a name up to 9.  What does not fit stays in the queue; OSError with EMSGSIZE where
+        not even the first event fits.  OSError with EINVAL where `min` is more than `max`.
+        """
+        deadline = make_deadline(timeout, timeout_ns, deadline_ns, clock)
+        _check_room(min, max)
+        return self._wait(deadline, min, max)
+
+    def change_and_wait(
+        self,
+        changes: Iterable[Change],
+        timeout: float | None = None,
+        *,
+        timeout_ns: int | None = None,
+        deadline_ns: int | None = None,
+        clock: int = time.CLOCK_MONOTONIC,
+        min: int = 1,
+        max: int = 256,
+    ) -> tuple[list[int], list[Event]]:
+        """Apply changes in order, then `wait`; ioctl CHANGE_WAIT, one call where all fits in it.
+
+        Returns 0 or -errno for each change, and the events.  If a change failed it does not wait.
+        With ``min=0, max=0`` only the changes are made.  Raises as `wait` does;
+        `ChangesAppliedError` where the changes were made and the events did not fit.
+        """
+        entries = [change.encode() for change in changes]
+        deadline = make_deadline(timeout, timeout_ns, deadline_ns, clock)
+        _check_room(min, max)
+        results: list[int] = []
+        fit = (abi.MAX_SIZE - abi.WAIT_HEADER.size - max * abi.EVENT.size) // abi.REQUEST.size
+        try:
+            while len(entries) > fit:
+                self._change_wait(entries[:_MAX_CHANGES], results, no_wait(), 0, 0)
+                del entries[:_MAX_CHANGES]
+            if any(results):
+                deadline = no_wait()
+            if not entries:
+                return results, self._wait(deadline, min, max)
+            return results, self._change_wait(entries, results, deadline, min, max)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            raise ChangesAppliedError(errno.EMSGSIZE, error.strerror or "", results) from None
+
+    def info(self) -> Info:
+        """What the device is and how full the queue is; ioctl INFO."""
+        buffer = bytearray(abi.INFO_ANSWER.size)
+        self._call(abi.INFO, buffer)
+        version, features, pinned, *rest = abi.INFO_ANSWER.unpack(buffer)
+        return Info(version, Feature(features), FileKind(pinned), *rest[:6])
+
+    # Inside
+
+    def _call(self, number: int, buffer: bytearray) -> None:
+        """A call that does not wait.  Interrupted, it has done nothing and is made again."""
+        while True:
+            fd = self._handle.enter()
+            try:
+                calls.ioctl(fd, number, buffer, blocking=False)
+                return
+            except InterruptedError:
+                continue
+            finally:
+                self._handle.leave()
+
+    def _batch(
+        self, number: Callable[[int], int], entries: list[bytes], most: int, result_at: int
+    ) -> list[int]:
+        """Send entries, `most` in a call; returns the result that stands in each of them."""
+        self.fileno()
+        results: list[int] = []
+        for start in range(0, len(entries), most):
+            part = entries[start : start + most]
+            buffer = bytearray(abi.BATCH.pack(len(part), 0, 0) + b"".join(part))
+            self._call(number(len(part)), buffer)
+            results += _results(buffer, abi.BATCH.size + result_at, len(part[0]), len(part))
+        return results
+
+    def _many(self, number: Callable[[int], int], requests: Iterable[Request]) -> list[int]:
+        # All are encoded before the first is sent: a bad one raises with nothing done.
+        entries = [request.encode() for request in requests]
+        return self._batch(number, entries, abi.MAX_REQUESTS, _REQUEST_RESULT)
+
+    def _one(self, number: Callable[[int], int], request: Request) -> None:
+        (result,) = self._many(number, (request,))
+        if result:
+            raise request_error(-result, request.type)
+
+    def _wait(self, deadline: Deadline, minimum: int, room: int) -> list[Event]:
+        while True:
+            header = _header(deadline, minimum, room, 0)
+            buffer = bytearray(header + bytes(room * abi.EVENT.size))
+            try:
+                return self._deliver(abi.WAIT(room), buffer, 0, deadline, minimum)
+            except InterruptedError:
+                # The handler has run and has not raised (PEP 475).  The deadline is a point in
+                # time, so the same call waits for what is left of it.
+                continue
+
+    def _change_wait(
+        self,
+        entries: list[bytes],
+        results: list[int],
+        deadline: Deadline,
+        minimum: int,
+        room: int,
+    ) -> list[Event]:
+        """One CHANGE_WAIT; extends `results` also where OSError says EINTR or EMSGSIZE."""
+        header = _header(deadline, minimum, room, len(entries))
+        buffer = bytearray(header + b"".join(entries) + bytes(room * abi.EVENT.size))
+        number = abi.CHANGE_WAIT(len(entries), room)
+        at = abi.WAIT_HEADER.size + _REQUEST_RESULT
+        try:
+            events = self._deliver(number, buffer, len(entries), deadline, minimum)
+        except OSError as error:
+            if error.errno not in (errno.EINTR, errno.EMSGSIZE):
+                raise
+            made = _results(buffer, at, abi.REQUEST.size, len(entries))
+            results += made
+            if error.errno == errno.EMSGSIZE:
+                raise
+            # The changes were made before the signal came: what is left to do is to wait.
+            return self._wait(no_wait() if any(made) else deadline, minimum, room)
+        results += _results(buffer, at, abi.REQUEST.size, len(entries))
+        return events
+
+    def _deliver(
+        self, number: int, buffer: bytearray, changes: int, deadline: Deadline, minimum: int
+    ) -> list[Event]:
+        waits_for = minimum if deadline.blocks else 0
+        fd = self._handle.enter(waits_for)
+        try:
+            calls.ioctl(fd, number, buffer, blocking=waits_for > 0)
+        finally:
+            self._handle.leave(waits_for)
+        records: int = abi.WAIT_HEADER.unpack_from(buffer)[7]
+        start = abi.WAIT_HEADER.size + changes * abi.REQUEST.size
+        events = parse_records(memoryview(buffer)[start : start + records * abi.EVENT.size])
+        return self._handle.delivered(events)
+
+
+def open(device: str | os.PathLike[str] | None = None, *, nonblocking: bool = False) -> Queue:
+    """Open a queue, see `Queue`: of `device`, of $KEVENT_DEVICE, or of /dev/kevent."""
+    return Queue(device, nonblocking=nonblocking)
+
+
+def _kind_of(fileobj: FileLike) -> EventType:
+    mode = os.fstat(descriptor_of(fileobj)).st_mode
+    return EventType.SOCKET if stat.S_ISSOCK(mode) else EventType.POLL
+
+
+def _check_room(minimum: int, room: int) -> None:
+    check_range(minimum, 32, "min")
+    if not 0 <= room <= abi.MAX_RECORDS:
+        raise ValueError(f"max must be from 0 to {abi.MAX_RECORDS} records, not {room}")
+
+
+def _header(deadline: Deadline, minimum: int, room: int, changes: int) -> bytes:
+    return abi.WAIT_HEADER.pack(
+        changes, 0, minimum, room, deadline.timeout, deadline.clock, deadline.flags, 0, 0, 0
+    )
+
+
+def _results(buffer: bytearray, first: int, step: int, number: int) -> list[int]:
+    return [_RESULT.unpack_from(buffer, first + step * index)[0] for index in range(number)]

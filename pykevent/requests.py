@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Requests: what a queue is asked to watch, and one constructor for each source."""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from pykevent.abi import (
+    REQUEST,
+    EventType,
+    Flags,
+    InodeEvents,
+    Op,
+    PollEvents,
+    SocketEvents,
+    TimerEvents,
+    UserEvents,
+)
+from pykevent.timeouts import nanoseconds
+
+
+class HasFileno(Protocol):
+    """Anything with a descriptor: sockets, files, queues, selectors."""
+
+    def fileno(self) -> int:
+        """The descriptor's number."""
+        ...
+
+
+FileLike = int | HasFileno
+"""A descriptor's number, or an object that has one."""
+
+_DESCRIPTORS = frozenset((EventType.SOCKET, EventType.POLL, EventType.INODE))
+
+
+def descriptor_of(fileobj: FileLike) -> int:
+    """The descriptor's number; TypeError without fileno(), ValueError for a negative number."""
+    if isinstance(fileobj, int):
+        fd = fileobj
+    else:
+        try:
+            fd = fileobj.fileno()
+        except AttributeError:
+            raise TypeError(f"an int, or an object with fileno(), not {fileobj!r}") from None
+        if not isinstance(fd, int):
+            raise TypeError(f"fileno() of {fileobj!r} returned {fd!r}, not an int")
+    if fd < 0:
+        raise ValueError(f"{fd} is no descriptor ({fileobj!r})")
+    return fd
+
+
+def identity_of(kind: int, ident: FileLike) -> int:
+    """The number that names a kevent of type `kind`."""
+    if kind in _DESCRIPTORS:
+        return check_range(descriptor_of(ident), 64, "ident")
+    if not isinstance(ident, int):
+        raise TypeError(f"a kevent of type {kind!r} is named by an int, not by {ident!r}")
+    return check_range(ident, 64, "ident")
+
+
+def check_range(value: int, bits: int, what: str) -> int:
+    """`value` itself, or ValueError where that many bits do not hold it."""
+    if not 0 <= value < 1 << bits:
+        raise ValueError(f"{what} must be from 0 to 2**{bits} - 1, not {value}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to watch, and how: the fields of ``struct kevent_request``.
+
+    `type` and `ident` name the kevent; `ident` may be an object with fileno() where the type
+    takes a descriptor.  `events` is the mask, in the type's own bits, `flags` the mode and
+    options, `cookie` 64 bits that come back with every event, `params` up to three numbers of 64
+    bits whose meaning is the type's.
+
+    Encoding one raises TypeError for an identity without fileno(), and ValueError for a negative
+    descriptor or a number that its field does not hold.
+    """
+
+    type: EventType | int
+    ident: FileLike
+    events: int = 0
+    flags: Flags | int = 0
+    cookie: int = 0
+    params: tuple[int, ...] = ()
+
+    def encode(self, op: Op | int = 0) -> bytes:
+        """The 56 bytes of ``struct kevent_request``; `op` only within CHANGE_WAIT."""
+        if len(self.params) > 3:
+            raise ValueError(f"a request has room for 3 params, not {len(self.params)}")
+        params = [check_range(value, 64, "a param") for value in self.params]
+        params += [0] * (3 - len(params))
+        return REQUEST.pack(
+            identity_of(self.type, self.ident),
+            check_range(self.cookie, 64, "cookie"),
+            check_range(self.type, 16, "type"),
+            op,
+            check_range(self.flags, 32, "flags"),
+            check_range(self.events, 32, "events"),
+            0,
+            *params,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change for `Queue.change_and_wait`: ADD, MODIFY or REMOVE a request.
+
+    Of a request to be removed only type, identity and `Flags.STALE` count.
+    """
+
+    op: Op
+    request: Request
+
+    def encode(self) -> bytes:
+        """The 56 bytes of ``struct kevent_request``."""
+        request = self.request
+        if self.op == Op.REMOVE:
+            request = removal(request.type, request.ident, stale=bool(request.flags & Flags.STALE))
+        return request.encode(self.op)
+
+
+def removal(kind: EventType | int, ident: FileLike, *, stale: bool = False) -> Request:
+    """The request that removes a kevent."""
+    return Request(kind, ident, flags=Flags.STALE if stale else Flags(0))
+
+
+def socket_event(
+    fileobj: FileLike, events: SocketEvents | int, flags: Flags | int = 0, cookie: int = 0
+) -> Request:
+    """Watch a socket.
+
+    ERR and HUP are reported whether asked for or not; a listening socket reports ACCEPT with the
+    number of connections waiting, never RECV.
+    """
+    return Request(EventType.SOCKET, fileobj, events, flags, cookie)
+
+
+def poll_event(
+    fileobj: FileLike, events: PollEvents | int, flags: Flags | int = 0, cookie: int = 0
+) -> Request:
+    """Watch any pollable file, in the bits of ``<poll.h>``."""
+    return Request(EventType.POLL, fileobj, events, flags, cookie)
+
+
+def inode_event(
+    fileobj: FileLike,
+    events: InodeEvents | int,
+    flags: Flags | int = 0,
+    cookie: int = 0,
+    *,
+    limit: int = 0,
+) -> Request:
+    """Watch the file or directory that a descriptor has open for reading.
+
+    `limit` is how many events may wait in the kevent before some are dropped and the next one
+    says OVERFLOW; 0 is the device's default.  For a path see `Queue.add_path`.
+    """
+    return Request(EventType.INODE, fileobj, events, flags, cookie, (limit,))
+
+
+def timer_event(
+    ident: int,
+    value: float | None = None,
+    interval: float = 0.0,
+    *,
+    value_ns: int | None = None,
+    interval_ns: int | None = None,
+    clock: int = time.CLOCK_MONOTONIC,
+    absolute: bool = False,
+    flags: Flags | int = 0,
+    cookie: int = 0,
+) -> Request:
+    """A timer that first fires after `value` seconds and then, if not 0, every `interval`.
+
+    `absolute`: `value` is a point in time of `clock` (CLOCK_MONOTONIC, CLOCK_REALTIME or
+    CLOCK_BOOTTIME).  `value_ns` and `interval_ns` are the same in ns; of each pair one is given.
+    Fractions of a ns are rounded up.  Raises ValueError for a negative time and OverflowError for
+    one that does not fit.
+    """
+    if (value is None) == (value_ns is None):
+        raise TypeError("give one of value and value_ns")
+    if interval and interval_ns is not None:
+        raise TypeError("give only one of interval and interval_ns")
+    if value_ns is None:
+        value_ns = nanoseconds(value or 0)
+    if interval_ns is None:
+        interval_ns = nanoseconds(interval)
+    if value_ns < 0 or interval_ns < 0:
+        raise ValueError("a timer's value and interval cannot be negative")
+    if absolute:
+        flags |= Flags.ABSTIME
+    params = (value_ns, interval_ns, clock)
+    return Request(EventType.TIMER, ident, TimerEvents.FIRED, flags, cookie, params)
+
+
+def user_event(ident: int, flags: Flags | int = 0, cookie: int = 0) -> Request:
+    """A kevent that `Queue.post` makes ready, from any thread."""
+    return Request(EventType.USER, ident, UserEvents.POSTED, flags, cookie)

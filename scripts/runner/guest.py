@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Boots a kernel of the cache in QEMU, through virtme-ng, and runs a command.
+
+The guest's root is this machine's own file system, read-only for what it keeps
+and writable on top.  One folder is shared for writing, ``/run/kevent`` there: the
+job goes in through it, and the status comes back through it.  A run is good only
+if that status was written, is what virtme-ng reports as well, and the kernel's
+log on the console shows no complaint.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from .common import TREE, Failure, say
+from .kernels import Kernel
+from .klog import complaints, taints
+
+SHARED = "/run/kevent"
+TIMED_OUT = 124  # as timeout(1)
+BROKEN = 125  # the command was content, the kernel was not
+BOOT_LIMIT = 180.0
+TAIL = 60
+
+
+class Unavailable(Failure):
+    """No guest can be run on this machine."""
+
+
+@dataclass
+class Job:
+    """What to run in a guest, and in what kind of guest."""
+
+    command: Sequence[str]
+    module: Path | None = None
+    module_arguments: Sequence[str] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    limit: float = 600.0  # seconds, for the command alone
+    boot_limit: float = BOOT_LIMIT
+    cpus: int = 2
+    memory: str = "2G"
+    kernel_arguments: Sequence[str] = ()
+    qemu_arguments: Sequence[str] = ()
+    kvm: bool = False
+
+
+@dataclass
+class Result:
+    """What came of a Job."""
+
+    status: int
+    complaints: list[str]
+    console: list[str]
+
+    @property
+    def good(self) -> bool:
+        """Whether command and kernel were both content."""
+        return self.status == 0 and not self.complaints
+
+
+def vng() -> Path:
+    """The vng command: of the Python that runs us, or of the tree's .venv."""
+    for folder in (Path(sys.executable).parent, TREE / ".venv/bin"):
+        if (folder / "vng").is_file():
+            return folder / "vng"
+    raise Unavailable("virtme-ng is not installed; run scripts/bootstrap")
+
+
+def check_machine() -> None:
+    """Raise Unavailable where a guest cannot be run."""
+    vng()
+    if os.uname().machine != "x86_64":
+        raise Unavailable(f"guests are x86_64; this machine is {os.uname().machine}")
+    for program in ("qemu-system-x86_64", "busybox", "udevadm", "file"):
+        if shutil.which(program, path=search_path()) is None:
+            raise Unavailable(f"{program} is not installed; run scripts/bootstrap")
+
+
+def search_path() -> str:
+    """PATH, with the folders that hold what a guest needs."""
+    return os.pathsep.join([str(vng().parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+def write_job(shared: Path, job: Job) -> None:
+    """Put what scripts/guest-init reads into the folder shared with the guest."""
+    environment = {
+        "KEVENT_RESULTS": SHARED,
+        "KEVENT_MODULE": str(job.module or ""),
+        "LANG": "C.UTF-8",
+        # The tree is read-only there, or a layer that is thrown away.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        **job.environment,
+    }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    lines += [
+        f"module={shlex.quote(str(job.module or ''))}",
+        f"module_arguments={shlex.quote(' '.join(job.module_arguments))}",
+        f"limit={job.limit:.0f}",
+        f"set -- {shlex.join(job.command)}",
+    ]
+    (shared / "job").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def vng_command(kernel: Kernel, job: Job, shared: Path) -> list[str]:
+    """The words that boot *kernel* for *job*."""
+    kernel_arguments = [
+        # More than one oops is of no use, and what follows one may hang.
+        "oops=panic",
+        "log_buf_len=4M",
+        *job.kernel_arguments,
+    ]
+    words = [
+        str(vng()), "--verbose", "--run", str(kernel.image),
+        "--user", "root",
+        # The same devices and file system whatever the machine has.
+        "--force-9p", "--disable-microvm",
+        "--cpus", str(job.cpus), "--memory", job.memory,
+        "--rwdir", f"{SHARED}={shared}",
+        "--cwd", str(TREE),
+    ]  # fmt: skip
+    if not job.kvm:
+        words.append("--disable-kvm")
+    for argument in kernel_arguments:
+        words += ["--append", argument]
+    if job.qemu_arguments:
+        words.append(f"--qemu-opts={shlex.join(job.qemu_arguments)}")
+    return words
+
+
+def environment_of_vng() -> dict[str, str]:
+    """Our environment, in which vng finds its own parts."""
+    return {**os.environ, "PATH": search_path()}
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End *process* and all it started, which is a process group of its own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=5)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def on_signal(number: int, _frame: FrameType | None) -> None:
+    """Turn a deadly signal into an exit that ends the guest on the way."""
+    sys.exit(128 + number)
+
+
+def follow(
+    process: subprocess.Popen[bytes], output: IO[bytes] | None, deadline: float
+) -> tuple[bytes, bool]:
+    """Pass on the command's output until all is read; returns the console's
+    text, and whether *deadline* on the monotonic clock came first.
+    """
+    assert process.stdout is not None and process.stderr is not None
+    console = bytearray()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stderr, selectors.EVENT_READ)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return bytes(console), True
+            for key, _ in selector.select(left):
+                data = os.read(key.fd, 65536)
+                if not data:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stderr:
+                    console += data
+                elif output is not None:
+                    output.write(data)
+                    output.flush()
+    return bytes(console), False
+
+
+def boot(
+    kernel: Kernel,
+    job: Job,
+    *,
+    output: IO[bytes] | None = None,
+    results: Path | None = None,
+) -> Result:
+    """Run *job* under *kernel*.
+
+    The command's output goes to *output*.  What it left in ``$KEVENT_RESULTS``,
+    and the kernel's log, go to the folder *results*.
+    """
+    check_machine()
+    with tempfile.TemporaryDirectory(prefix="kevent-guest-") as temporary:
+        shared = Path(temporary)
+        write_job(shared, job)
+        command = vng_command(kernel, job, shared)
+        command += ["--", shlex.join([str(TREE / "scripts/guest-init")])]
+        previous = {
+            number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGHUP)
+        }
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment_of_vng(),
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + job.boot_limit + job.limit
+            text, late = follow(process, output, deadline)
+            if not late:
+                late = not ended(process, deadline)
+        finally:
+            end_group(process)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        result = judge(shared, process.returncode, late, text)
+        if results is not None:
+            keep(shared, results, result)
+    return result
+
+
+def ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Wait for *process*; returns whether it ended by *deadline*."""
+    try:
+        process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def judge(shared: Path, vng_status: int, late: bool, text: bytes) -> Result:
+    """What the guest's own mark, virtme-ng and the console say together."""
+    console = text.decode("utf-8", "replace").replace("\r", "").splitlines()
+    found = complaints(console)
+    try:
+        status = int((shared / "status").read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        if late:
+            found.append("the guest did not end in time and was killed")
+            return Result(TIMED_OUT, found, console)
+        found.append(f"the guest ended without a status (vng: {vng_status})")
+        return Result(BROKEN, found, console)
+    if late:
+        found.append("the command ended, the guest did not and was killed")
+    elif vng_status != status:
+        found.append(f"the guest wrote status {status}, vng says {vng_status}")
+    for name in ("failed", "tainted"):
+        if not (shared / name).is_file():
+            continue
+        text_of = (shared / name).read_text(encoding="utf-8").strip()
+        if name == "failed":
+            found.append(text_of)
+        else:
+            found += [f"the kernel is tainted: {why}" for why in taints(int(text_of))]
+    return Result(status, found, console)
+
+
+def keep(shared: Path, results: Path, result: Result) -> None:
+    """Move what the guest left to *results*, replacing what was there."""
+    shutil.rmtree(results, ignore_errors=True)
+    shutil.copytree(shared, results)
+    (results / "console.log").write_text("\n".join(result.console) + "\n", encoding="utf-8")
+
+
+def shell(kernel: Kernel, job: Job) -> int:
+    """Give the person an interactive shell in a guest, on this terminal."""
+    check_machine()
+    with tempfile.TemporaryDirectory(prefix="kevent-guest-") as temporary:
+        shared = Path(temporary)
+        write_job(shared, job)
+        command = vng_command(kernel, job, shared)
+        command.remove("--verbose")
+        command += ["--shell", str(TREE / "scripts/guest-init")]
+        return subprocess.run(command, env=environment_of_vng()).returncode
+
+
+def report(result: Result) -> int:
+    """Say what was wrong, if anything; returns the status to exit with."""
+    if result.complaints:
+        say("\n".join(["--- the console's end", *result.console[-TAIL:]]))
+        say("\n".join(["--- what is wrong", *result.complaints]))
+    if result.status == 0 and result.complaints:
+        return BROKEN
+    return result.status

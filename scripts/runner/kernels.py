@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernels named in ``scripts/kernels``, and their cache on this machine.
+
+A cached kernel is a folder that looks like the root of an installed system:
+the image in ``boot``, the modules in ``lib/modules``, the headers in
+``usr/src``.  It is made under another name and renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .apt import Apt, machine_release
+from .common import TREE, Failure, cache_dir, locked, run, say
+
+ARCH = "amd64"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel in the cache."""
+
+    series: str
+    root: Path
+
+    @property
+    def release(self) -> str:
+        """What ``uname -r`` says in it."""
+        return next((self.root / "lib/modules").iterdir()).name
+
+    @property
+    def image(self) -> Path:
+        """The bootable image."""
+        return self.root / "boot" / f"vmlinuz-{self.release}"
+
+    @property
+    def headers(self) -> Path:
+        """The folder to give to ``make -C`` when building a module."""
+        return self.root / "usr/src" / f"linux-headers-{self.release}"
+
+
+def table() -> dict[str, list[str]]:
+    """The series we know and the suites that carry each."""
+    series: dict[str, list[str]] = {}
+    for line in (TREE / "scripts/kernels").read_text(encoding="utf-8").splitlines():
+        words = line.partition("#")[0].split()
+        if words:
+            series[words[0]] = words[1:]
+    return series
+
+
+def suites_of(series: str) -> list[str]:
+    """The suites that carry *series*; Failure for a series not in the table."""
+    known = table()
+    if series not in known:
+        raise Failure(f"no kernel {series!r} in scripts/kernels: {', '.join(known)}")
+    return known[series]
+
+
+def numbers(name: str) -> tuple[int, ...]:
+    """A key that sorts versions: the numbers before any ``+`` or ``~``."""
+    return tuple(int(n) for n in re.findall(r"\d+", re.split(r"[+~]", name)[0]))
+
+
+def cached(folder: Path) -> Path | None:
+    """The newest complete entry of a cache folder, or None."""
+    if not folder.is_dir():
+        return None
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return max(entries, key=lambda path: numbers(path.name), default=None)
+
+
+def with_sources(suites: list[str], scratch: Path, attempt: Callable[[Apt], str]) -> str:
+    """Call *attempt* with the machine's own apt, and where that fails, or the
+    machine runs another release than *suites*, with a private one.
+    """
+    if machine_release() == suites[0].partition("-")[0]:
+        try:
+            return attempt(Apt())
+        except Failure as failure:
+            say(f"the configured sources will not do ({str(failure).splitlines()[0]})")
+            for path in scratch.iterdir():
+                shutil.rmtree(path)
+    apt_folder = scratch / "apt"
+    apt_folder.mkdir()
+    return attempt(Apt.private(apt_folder, suites))
+
+
+def fill(folder: Path, make: Callable[[Path], str], refresh: bool) -> Path:
+    """Return the newest entry of the cache *folder*, made by *make* if need be.
+
+    *make* is given a scratch folder, fills ``root`` in it, and returns the
+    entry's name.  Nothing half-made is ever seen under that name.
+    """
+    entry = None if refresh else cached(folder)
+    if entry is not None:
+        return entry
+    with locked(folder / ".lock"):
+        entry = None if refresh else cached(folder)
+        if entry is not None:
+            return entry
+        for left in folder.glob(".new-*"):
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as temporary:
+            scratch = Path(temporary)
+            name = make(scratch)
+            entry = folder / name.replace("~", "_")
+            if not entry.exists():
+                (scratch / "root").rename(entry)
+    return entry
+
+
+def fetch(series: str, *, refresh: bool = False) -> Kernel:
+    """The newest kernel of *series*, from the cache or from the archive.
+
+    The archive is asked only when the cache has none, or by *refresh*.
+    """
+    suites = suites_of(series)
+
+    def make(scratch: Path) -> str:
+        return with_sources(suites, scratch, lambda apt: unpack(apt, series, scratch))
+
+    return Kernel(series, fill(cache_dir() / "kernels" / series, make, refresh))
+
+
+def newest(apt: Apt, series: str) -> str:
+    """The newest release of *series* whose generic kernel *apt* has."""
+    pattern = rf"^linux-headers-({re.escape(series)}\.[0-9]+(-[0-9]+)?(\+[a-z0-9]+)?)-{ARCH}$"
+    matches = [re.match(pattern, name) for name in apt.names(pattern)]
+    releases = [match.group(1) for match in matches if match]
+    if not releases:
+        raise Failure(f"no linux-headers-{series}.*-{ARCH}")
+    return max(releases, key=numbers)
+
+
+def parts(apt: Apt, release: str) -> list[str]:
+    """The image, the headers and all they need of this kernel: ``name=version``."""
+    found: dict[str, str] = {}
+    image = f"linux-image-{release}-{ARCH}"
+    todo = [[f"linux-headers-{release}-{ARCH}"], [image, f"{image}-unsigned"]]
+    while todo:
+        choices = todo.pop()
+        if found.keys() & set(choices):
+            continue
+        known = [name for name in choices if apt.names(f"^{re.escape(name)}$")]
+        if not known:
+            raise Failure(f"no package {' or '.join(choices)}")
+        fields = apt.show(known[0])
+        found[known[0]] = f"{known[0]}={fields['Version']}"
+        for dependency in fields.get("Depends", "").split(","):
+            names = [word.split()[0] for word in dependency.split("|") if word.strip()]
+            ours = [n for n in names if release in n or n.startswith("linux-kbuild-")]
+            if ours:
+                todo.append(ours)
+    return list(found.values())
+
+
+def unpack(apt: Apt, series: str, scratch: Path) -> str:
+    """Make ``root`` in *scratch* from the packages; returns their version."""
+    release = newest(apt, series)
+    packages = parts(apt, release)
+    say(f"fetching Linux {release}: {' '.join(p.split('=')[0] for p in packages)}")
+    debs = scratch / "debs"
+    debs.mkdir()
+    root = scratch / "root"
+    for deb in apt.download(packages, debs):
+        run(["dpkg", "-x", deb, root], timeout=600)
+        deb.unlink()
+    relocate(root)
+    kernel = Kernel(series, root)
+    if not kernel.image.is_file():
+        raise Failure(f"{kernel.image.name} is in none of {' '.join(packages)}")
+    run(["/sbin/depmod", "-b", root, kernel.release], timeout=600)
+    return packages[0].partition("=")[2]
+
+
+def relocate(root: Path) -> None:
+    """Make the headers work where they are: replace paths from ``/usr/src``."""
+    sources = root / "usr/src"
+    for makefile in sources.glob("linux-headers-*/Makefile"):
+        text = makefile.read_text(encoding="utf-8")
+        if "include /usr/src/" in text:
+            makefile.write_text(text.replace("include /usr/src/", "include ../"), encoding="utf-8")
+    for link in (root / "lib/modules").glob("*/*"):
+        if link.is_symlink() and str(link.readlink()).startswith("/usr/"):
+            target = link.readlink()
+            link.unlink()
+            link.symlink_to(Path("../../..") / target.relative_to("/"))

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What in a kernel's log means that something is broken."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+# Also the lines of debug kernels: lockdep, KASAN, UBSAN, kmemleak, DEBUG_OBJECTS.
+COMPLAINT = re.compile(
+    r"""
+      \bWARNING:
+    | \bBUG\b
+    | \bOops\b
+    | Kernel\ panic
+    | general\ protection
+    | [Uu]nable\ to\ handle
+    | \b(KASAN|KCSAN|KMSAN|KFENCE|UBSAN):
+    | \bODEBUG:
+    | refcount_t:
+    | list_(add|del)\ corruption
+    | possible\ (recursive\ locking|circular\ locking|irq\ lock|deadlock)
+    | suspicious\ RCU\ usage
+    | inconsistent\ lock\ state
+    | trying\ to\ register\ non-static\ key
+    | bad\ unlock\ balance
+    | scheduling\ while\ atomic
+    | sleeping\ function\ called
+    | blocked\ for\ more\ than\ \d+\ seconds
+    | (self-)?detected\ (expedited\ )?stalls?
+    | rcu_\w+\ kthread\ (starved|timer\ wakeup)
+    | soft\ lockup | hard\ LOCKUP
+    | new\ suspected\ memory\ leaks
+    | unreferenced\ object
+    | Out\ of\ memory: | Memory\ cgroup\ out\ of\ memory:
+    | workqueue:\ .*\ hogged\ CPU
+    """,
+    re.VERBOSE,
+)
+
+# Bits of /proc/sys/kernel/tainted that a healthy run leaves clear, and what
+# sets them.  The unsigned module of ours sets others.
+TAINTS = {5: "bad page", 7: "oops", 9: "warning", 14: "soft lockup"}
+
+
+def complaints(lines: Iterable[str]) -> list[str]:
+    """Those of *lines* that no healthy kernel writes."""
+    return [line for line in lines if COMPLAINT.search(line)]
+
+
+def taints(mask: int) -> list[str]:
+    """The names of the bits of *mask* that a healthy run leaves clear."""
+    return [name for bit, name in TAINTS.items() if mask >> bit & 1]
+
+
+class Kmsg:
+    """The running kernel's own log, from now on, through /dev/kmsg.
+
+    Raises OSError where the log cannot be read.
+    """
+
+    def __init__(self, path: Path = Path("/dev/kmsg")) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.lseek(self._fd, 0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Stop reading."""
+        os.close(self._fd)
+
+    def lines(self) -> list[str]:
+        """What was written since the last call, without the record headers."""
+        found: list[str] = []
+        while True:
+            try:
+                record = os.read(self._fd, 8192).decode("utf-8", "replace")
+            except BlockingIOError:
+                return found
+            except BrokenPipeError:
+                # Overwritten before we read it: what it said we cannot know.
+                found.append("WARNING: lines of the kernel log were lost")
+                continue
+            found.append(record.partition(";")[2].partition("\n")[0])

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Builds kevent.ko against a kernel of the cache, and checks its source.
+
+Kbuild puts its products beside the sources.  To keep the tree clean each build
+has a folder of its own, ``build/<series>/<name>``, of links to the sources.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from .apt import Apt
+from .common import BUILD, TREE, Failure, cache_dir, locked, run
+from .kernels import Kernel, fetch, fill, suites_of, with_sources
+
+FOLDERS = ("kmod", "chardev")
+SOURCES = ("*.c", "*.h")
+LIMIT = 900.0
+# checkpatch and its word lists come from the source package of this series.
+CHECKPATCH_SERIES = "6.12"
+CHECKPATCH_FILES = ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch")
+
+
+def sources(tree: Path = TREE) -> list[Path]:
+    """The module's sources and headers, relative to *tree*."""
+    return sorted(
+        path.relative_to(tree)
+        for folder in FOLDERS
+        for pattern in SOURCES
+        for path in (tree / folder).glob(pattern)
+    )
+
+
+def link_sources(target: Path, tree: Path = TREE) -> None:
+    """Make *target* a tree of links to the sources, and to no other."""
+    wanted = {Path("Kbuild"), *sources(tree)}
+    for found in target.rglob("*"):
+        if found.is_symlink() and found.relative_to(target) not in wanted:
+            found.unlink()
+    for source in wanted:
+        link = target / source
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(os.path.relpath(tree / source, link.parent))
+
+
+def build(series: str, *, name: str = "module", arguments: Sequence[str] = ()) -> Path:
+    """Build the module for *series* in ``build/<series>/<name>``.
+
+    *arguments* are handed to make, such as ``CONFIG_KEVENT_INODE=n``.  Returns
+    the path of kevent.ko.  The compiler's words go to stdout as they come.
+    """
+    target = BUILD / series / name
+    kernel = fetch(series)
+    with locked(BUILD / series / f".{name}.lock"):
+        link_sources(target)
+        # Other arguments mean other objects, which make does not see.
+        stamp = target / ".arguments"
+        words = "\n".join([str(kernel.root), *arguments])
+        if not stamp.is_file() or stamp.read_text(encoding="utf-8") != words:
+            make(kernel, target, ["clean"])
+            stamp.write_text(words, encoding="utf-8")
+        status, output = make(kernel, target, ["modules", *arguments])
+        print(output, end="", flush=True)
+        if status:
+            raise Failure(f"the module does not build for Linux {kernel.release}")
+    return target / "kevent.ko"
+
+
+def make(kernel: Kernel, target: Path, words: Sequence[str]) -> tuple[int, str]:
+    """Run Kbuild on *target*; returns its status and what it said, with the
+    file names as they are in the tree.
+    """
+    jobs = f"-j{os.cpu_count() or 1}"
+    command = ["make", "-s", jobs, "-C", str(kernel.headers), f"M={target}", *words]
+    # Flags of a make that runs us are not meant for this one.
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=LIMIT,
+            env=env,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Failure(f"make: no end after {LIMIT:.0f} s") from error
+    lines = [
+        line.replace(f"{target}/", "")
+        for line in done.stdout.splitlines(keepends=True)
+        # The headers package of 6.1 brings no vmlinux; nobody can help that.
+        if not line.startswith("Skipping BTF generation")
+    ]
+    return done.returncode, "".join(lines)
+
+
+def check_build(series: str, arguments: Sequence[str] = ()) -> list[str]:
+    """Build from nothing with ``W=1`` and sparse, and *arguments* for make such as
+    ``CONFIG_KEVENT_INODE=n``; returns the complaints.
+    """
+    if shutil.which("sparse") is None:
+        raise Failure("sparse is not installed; run scripts/bootstrap")
+    target = BUILD / series / "check"
+    kernel = fetch(series)
+    with locked(BUILD / series / ".check.lock"):
+        # What make need not compile again it would not complain about.
+        shutil.rmtree(target, ignore_errors=True)
+        link_sources(target)
+        status, output = make(kernel, target, ["W=1", "C=2", "modules", *arguments])
+    complaints = [line for line in output.splitlines() if line.strip()]
+    if status and not complaints:
+        complaints = [f"make: status {status}"]
+    return complaints
+
+
+def checkpatch_folder() -> Path:
+    """The cached folder that holds checkpatch.pl and its word lists."""
+
+    def unpack(apt: Apt, scratch: Path) -> str:
+        package = f"linux-source-{CHECKPATCH_SERIES}"
+        version = apt.show(package)["Version"]
+        debs = scratch / "debs"
+        debs.mkdir()
+        (deb,) = apt.download([f"{package}={version}"], debs)
+        unpacked = scratch / "unpacked"
+        run(["dpkg", "-x", deb, unpacked], timeout=600)
+        (archive,) = unpacked.glob("usr/src/linux-source-*.tar.*")
+        (scratch / "root").mkdir()
+        names = [f"{package}/scripts/{name}" for name in CHECKPATCH_FILES]
+        run(
+            ["tar", "-xf", archive, "-C", scratch / "root", *names,
+             "--strip-components=2"],
+            timeout=600,
+        )  # fmt: skip
+        return version
+
+    suites = suites_of(CHECKPATCH_SERIES)
+    return fill(
+        cache_dir() / "checkpatch",
+        lambda scratch: with_sources(suites, scratch, lambda apt: unpack(apt, scratch)),
+        refresh=False,
+    )
+
+
+def check_patch(files: Sequence[Path], tree: Path = TREE) -> list[str]:
+    """Run ``checkpatch.pl --strict`` on *files*; returns the complaints."""
+    if not files:
+        return ["checkpatch: no file to look at"]
+    done = subprocess.run(
+        [
+            "perl", str(checkpatch_folder() / "checkpatch.pl"),
+            "--no-tree", "--strict", "--terse", "--show-types", "--color=never",
+            # A folder is not a patch: there is no MAINTAINERS to update.
+            "--ignore", "FILE_PATH_CHANGES",
+            "--file", *[str(path) for path in files],
+        ],
+        cwd=tree,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    total = re.compile(r"total: \d+ errors, \d+ warnings, (\d+ checks, )?\d+ lines ch")
+    complaints = [line for line in lines if line.strip() and not total.match(line)]
+    looked_at = sum(1 for line in lines if total.match(line))
+    if looked_at != len(files):
+        complaints.append(f"checkpatch looked at {looked_at} of {len(files)} files")
+    if done.returncode and not complaints:
+        complaints.append(f"checkpatch: status {done.returncode}")
+    return complaints

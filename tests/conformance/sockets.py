@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pairs of connected sockets, of every kind that loopback and socketpair() give."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from .support import tcp_pair
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def udp_pair(family: socket.AddressFamily) -> Pair:
+    """Two UDP sockets on the loopback interface, connected to each other."""
+    ends = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(2)]
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    try:
+        for end in ends:
+            end.bind((host, 0))
+    except OSError as error:
+        for end in ends:
+            end.close()
+        pytest.skip(f"no loopback for {family.name}: {error}")
+    ends[0].connect(ends[1].getsockname())
+    ends[1].connect(ends[0].getsockname())
+    return ends[0], ends[1]
+
+
+def make_pair(kind: str) -> Pair:
+    """Two connected sockets of that kind."""
+    match kind:
+        case "TCP over IPv4":
+            return tcp_pair(socket.AF_INET)
+        case "TCP over IPv6":
+            return tcp_pair(socket.AF_INET6)
+        case "UDP over IPv4":
+            return udp_pair(socket.AF_INET)
+        case "UDP over IPv6":
+            return udp_pair(socket.AF_INET6)
+        case "UNIX datagram":
+            return socket.socketpair(type=socket.SOCK_DGRAM)
+        case "UNIX seqpacket":
+            return socket.socketpair(type=socket.SOCK_SEQPACKET)
+    return socket.socketpair()
+
+
+STREAMS = ["TCP over IPv4", "TCP over IPv6", "UNIX stream"]
+DATAGRAMS = ["UDP over IPv4", "UDP over IPv6", "UNIX datagram"]
+ALL = [*STREAMS, *DATAGRAMS, "UNIX seqpacket"]
+
+
+def kinds(names: list[str]) -> pytest.MarkDecorator:
+    """Run the test on pairs of these kinds."""
+    return pytest.mark.parametrize("ends", names, indirect=True)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Boots each kernel and runs the conformance and the kernel tests in it.
+
+``KERNEL`` in the environment chooses one series; else all of scripts/kernels.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from runner.common import BUILD, TREE
+from runner.kernels import table
+from runner.report import outcomes, sentence
+
+LIMIT = 1500  # seconds for the tests of one guest
+CANNOT_RUN = 77
+
+SERIES = [os.environ["KERNEL"]] if os.environ.get("KERNEL") else list(table())
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_conformance_and_kernel_tests_pass_in_a_guest(
+    series: str, reports: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    python = sys.executable
+    build = [python, "scripts/build-module", series, "--name", "bare"]
+    build += [f"CONFIG_KEVENT_{s}=n" for s in ("SOCKET", "POLL", "INODE", "TIMER", "USER")]
+    subprocess.run(build, cwd=TREE, check=True, timeout=LIMIT)
+    with capfd.disabled():
+        # Minutes pass in there: show what happens as it happens.
+        print(f"\n--- Linux {series}", flush=True)
+        status = subprocess.run(
+            [
+                python, "scripts/guest", series, "--timeout", str(LIMIT),
+                "--env", f"KEVENT_MODULE_BARE={BUILD / series / 'bare' / 'kevent.ko'}",
+                "--", "scripts/guest-tests",
+            ],
+            cwd=TREE,
+            timeout=LIMIT + 600,
+        ).returncode  # fmt: skip
+        print("---", flush=True)
+    if status == CANNOT_RUN:
+        reason = "no guest can be run on this machine; the reason is above"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    found = outcomes(BUILD / series / "results/junit.xml")
+    reports.append(f"Linux {series}: {sentence(found)}")
+    assert status == 0
+    for folder in ("conformance", "kernel"):
+        assert found[folder]["passed"] > 0
+        assert found[folder]["failed"] == 0

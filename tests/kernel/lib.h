@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the C tests share: named cases run one per process under a time limit,
+ * checks that say what was seen, and one-line forms of the device's ioctls.
+ *
+ *	program			every case, one line each
+ *	program --list		the names of the cases
+ *	program NAME [SEED]	that case; ends 0 (passed), 77 (skipped) or 1
+ *
+ * Environment: KEVENT_DEVICE (/dev/kevent), KEVENT_TEST_SCALE multiplies the
+ * rounds of the races, KEVENT_TEST_LIMIT is the limit of one case in seconds.
+ */
+#ifndef KEVENT_TESTS_LIB_H
+#define KEVENT_TESTS_LIB_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "../../chardev/kevent_uapi.h"
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define FOREVER		KEVENT_WAIT_FOREVER
+#define NSEC_PER_MSEC	1000000ULL
+#define NSEC_PER_SEC	1000000000ULL
+/* How long a condition that must come may take before the test fails. */
+#define PATIENCE	(20 * NSEC_PER_SEC)
+
+/* A case proves the sentence that is its name. */
+struct test_case {
+	const char *name;
+	void (*run)(void);
+};
+
+#define TEST(fn)	{ #fn, fn }
+
+int test_main(int argc, char **argv, const struct test_case *cases, size_t nr);
+
+/* Checks.  A failed one ends the whole process, from whatever thread. */
+void test_fail(const char *file, int line, const char *fmt, ...)
+	__attribute__((noreturn, format(printf, 3, 4)));
+void test_skip(const char *fmt, ...)
+	__attribute__((noreturn, format(printf, 1, 2)));
+void check_eq(long long got, long long want, const char *what,
+	      const char *file, int line);
+long check_sys(long ret, const char *what, const char *file, int line);
+
+#define CHECK(cond)							\
+	do {								\
+		if (!(cond))						\
+			test_fail(__FILE__, __LINE__, "not so: %s", #cond); \
+	} while (0)
+#define CHECK_EQ(expr, want)						\
+	check_eq((long long)(expr), (long long)(want), #expr, __FILE__, __LINE__)
+/* A system call that cannot fail here; gives its value. */
+#define SYS(expr)	check_sys((long)(expr), #expr, __FILE__, __LINE__)
+#define FAIL(...)	test_fail(__FILE__, __LINE__, __VA_ARGS__)
+
+/* Rounds of a race: @base times KEVENT_TEST_SCALE, at least one. */
+unsigned int rounds(unsigned int base);
+
+/* Random numbers that the printed seed brings back, one stream a thread. */
+struct rnd {
+	uint64_t state;
+};
+
+struct rnd rnd_stream(unsigned int stream);
+uint32_t rnd_below(struct rnd *rnd, uint32_t limit);
+
+uint64_t now_ns(void);
+
+/* The device.  Calls give what the ioctl gives, or -errno. */
+const char *device_path(void);
+int queue_open(void);
+struct kevent_info queue_info(int q);
+/* Skips the case where the module was built without that feature. */
+void need_feature(int q, uint32_t feature);
+/* Until nothing is left to this user, or fails: queues are gone for good. */
+void wait_until_user_kevents(int q, uint64_t want);
+
+struct kevent_request request(uint16_t type, uint64_t ident, uint32_t events,
+			      uint32_t flags, uint64_t cookie);
+struct kevent_request timer_request(uint64_t ident, uint64_t value,
+				    uint64_t interval, uint32_t flags,
+				    uint64_t cookie);
+/* One request through ADD, MODIFY or REMOVE (@nr): 0 or -errno. */
+int change(int q, unsigned int nr, struct kevent_request req);
+int add(int q, uint16_t type, uint64_t ident, uint32_t events, uint32_t flags,
+	uint64_t cookie);
+int modify(int q, uint16_t type, uint64_t ident, uint32_t events,
+	   uint32_t flags, uint64_t cookie);
+int remove_kevent(int q, uint16_t type, uint64_t ident, uint32_t flags);
+int add_user(int q, uint64_t ident, uint32_t flags, uint64_t cookie);
+int add_timer(int q, uint64_t ident, uint64_t value, uint64_t interval,
+	      uint32_t flags, uint64_t cookie);
+int add_path(int q, uint64_t ident, const char *path, uint32_t events,
+	     uint32_t flags, uint64_t cookie);
+int post(int q, uint64_t ident, uint64_t data);
+/* At most KEVENT_MAX_RECORDS records; gives the number of events. */
+int wait_events(int q, struct kevent_event *ev, uint32_t max, uint32_t min,
+		uint64_t timeout);
+/* Nothing is ready: a WAIT that does not wait brings nothing. */
+void check_silent(int q);
+
+/* Threads and processes. */
+pthread_t thread_start(void *(*fn)(void *), void *arg);
+void *thread_join(pthread_t thread);
+pid_t thread_id(void);
+/* Until the thread, or process, @tid sleeps inside system call @nr. */
+void wait_until_asleep(pid_t tid, long nr);
+/* Runs @fn in a child that ends with 0 unless a check failed there. */
+pid_t child_start(void (*fn)(void *), void *arg);
+void child_join(pid_t pid);
+void child_kill(pid_t pid);
+void *shared_memory(size_t size);
+
+/* Memory.  Two pages in a row, whose protection the caller may change. */
+#define PAGE	4096UL
+char *two_pages(void);
+/* Room for @size bytes, at most a page, right behind which is nothing. */
+void *before_nothing(size_t size);
+
+/* Things to watch. */
+void loopback_up(void);
+/* A listening TCP socket on the loopback, its port through @port. */
+int tcp_listen(uint16_t *port);
+int tcp_connect(uint16_t port);
+void tcp_pair(int fd[2]);
+void unix_pair(int fd[2]);
+/* A pty without a controlling process; raw, non-blocking. */
+void pty_pair(int *master, int *slave);
+int eventfd_new(unsigned int value);
+void eventfd_write_one(int fd);
+/* A directory of its own, removed with what is in it when the case ends. */
+const char *temp_dir(void);
+void send_fd(int sock, int fd);
+int recv_fd(int sock);
+void raise_nofile(unsigned int want);
+void need_root(void);
+
+/* One parameter of the loaded module. */
+uint64_t parameter_get(const char *name);
+void parameter_set(const char *name, uint64_t value);
+
+#endif /* KEVENT_TESTS_LIB_H */

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A WAIT that is stuck writing its result: the page of its records is missing
+ * and userfaultfd lets the test decide when it comes.
+ *
+ *	stuck --- WAIT ---> q	in the middle of copying an event
+ *	main  --- ADD, MODIFY, REMOVE, POST, WAIT ---> q	must all proceed
+ */
+#include "lib.h"
+
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct stuck {
+	int q;
+	int uffd;
+	char *page;		/* the missing one */
+	struct kevent_wait *head;
+	int ret;
+};
+
+static int userfaultfd_new(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (uffd < 0)
+		test_skip("no userfaultfd: %s", strerror(errno));
+	SYS(ioctl(uffd, UFFDIO_API, &api));
+	return uffd;
+}
+
+/* The header ends where the missing page begins. */
+static void prepare(struct stuck *s, uint32_t max)
+{
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	char *mem = two_pages();
+
+	s->uffd = userfaultfd_new();
+	s->page = mem + PAGE;
+	s->head = (struct kevent_wait *)s->page - 1;
+	*s->head = (struct kevent_wait){
+		.min = 1, .max = max, .timeout = FOREVER,
+		.clock = CLOCK_MONOTONIC,
+	};
+	reg.range.start = (uintptr_t)s->page;
+	reg.range.len = PAGE;
+	SYS(ioctl(s->uffd, UFFDIO_REGISTER, &reg));
+}
+
+static void *wait_on_missing_page(void *arg)
+{
+	struct stuck *s = arg;
+
+	s->ret = ioctl(s->q, KEVENT_IOC_WAIT(s->head->max), s->head);
+	if (s->ret < 0)
+		s->ret = -errno;
+	return NULL;
+}
+
+/* Until the copy of the result has met the missing page. */
+static void wait_until_stuck(struct stuck *s)
+{
+	struct uffd_msg msg;
+
+	CHECK_EQ(SYS(read(s->uffd, &msg, sizeof(msg))), sizeof(msg));
+	CHECK_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
+	CHECK_EQ(msg.arg.pagefault.address & ~(PAGE - 1), (uintptr_t)s->page);
+}
+
+static void let_go(struct stuck *s)
+{
+	struct uffdio_zeropage zero = {
+		.range = { .start = (uintptr_t)s->page, .len = PAGE },
+	};
+
+	SYS(ioctl(s->uffd, UFFDIO_ZEROPAGE, &zero));
+}
+
+static void changes_do_not_wait_for_a_wait_that_is_stuck(void)
+{
+	struct stuck s = { .q = queue_open() };
+	struct kevent_event *ev;
+	pthread_t thread;
+	int fd[2];
+
+	need_feature(s.q, KEVENT_FEATURE_USER);
+	need_feature(s.q, KEVENT_FEATURE_SOCKET);
+	prepare(&s, 2);
+	unix_pair(fd);
+	CHECK_EQ(add_user(s.q, 1, KEVENT_ONESHOT, 11), 0);
+	CHECK_EQ(add_user(s.q, 2, 0, 22), 0);
+	thread = thread_start(wait_on_missing_page, &s);
+	CHECK_EQ(post(s.q, 1, 5), 0);
+	wait_until_stuck(&s);
+
+	CHECK_EQ(add_user(s.q, 3, 0, 33), 0);
+	CHECK_EQ(modify(s.q, KEVENT_USER, 3, KEVENT_USER_POSTED,
+			KEVENT_DISABLED, 34), 0);
+	CHECK_EQ(remove_kevent(s.q, KEVENT_USER, 3, 0), 0);
+	CHECK_EQ(add(s.q, KEVENT_SOCKET, fd[0], KEVENT_SOCKET_RECV, 0, 44), 0);
+	CHECK_EQ(remove_kevent(s.q, KEVENT_SOCKET, fd[0], 0), 0);
+	CHECK_EQ(remove_kevent(s.q, KEVENT_USER, 2, 0), 0);
+	CHECK(queue_info(s.q).kevents <= 1);
+
+	let_go(&s);
+	thread_join(thread);
+	CHECK_EQ(s.ret, 1);
+	ev = (struct kevent_event *)(s.head + 1);
+	CHECK_EQ(ev->cookie, 11);
+	CHECK_EQ(ev->data, 5);
+	CHECK_EQ(ev->flags, KEVENT_EVENT_LAST);
+	check_silent(s.q);
+	CHECK_EQ(queue_info(s.q).kevents, 0);
+}
+
+/* What is being copied may be changed, closed and removed meanwhile. */
+static void an_event_under_way_may_lose_its_kevent(void)
+{
+	struct stuck s = { .q = queue_open() };
+	struct kevent_event *ev;
+	pthread_t thread;
+	int fd[2], how;
+
+	need_feature(s.q, KEVENT_FEATURE_SOCKET);
+	for (how = 0; how < 6; how++) {
+		uint32_t flags = how & 1 ? KEVENT_ONESHOT : 0;
+		int ret;
+
+		prepare(&s, 2);
+		unix_pair(fd);
+		CHECK_EQ(add(s.q, KEVENT_SOCKET, fd[0], KEVENT_SOCKET_RECV,
+			     flags, 7), 0);
+		thread = thread_start(wait_on_missing_page, &s);
+		CHECK_EQ(SYS(write(fd[1], "x", 1)), 1);
+		wait_until_stuck(&s);
+		if (how < 2) {
+			ret = remove_kevent(s.q, KEVENT_SOCKET, fd[0], 0);
+			CHECK(!ret || ret == -ENOENT);
+		} else if (how < 4) {
+			close(fd[0]);
+		} else {
+			ret = modify(s.q, KEVENT_SOCKET, fd[0],
+				     KEVENT_SOCKET_SEND, KEVENT_DISABLED, 8);
+			CHECK(!ret || ret == -ENOENT);
+		}
+		let_go(&s);
+		thread_join(thread);
+		/* It was on its way: it arrives, or was taken back. */
+		ev = (struct kevent_event *)(s.head + 1);
+		if (s.ret == 1)
+			CHECK_EQ(ev->cookie, 7);
+		else
+			CHECK_EQ(s.ret, 0);
+		check_silent(s.q);
+		close(fd[0]);
+		close(fd[1]);
+		close(s.uffd);
+		remove_kevent(s.q, KEVENT_SOCKET, fd[0], KEVENT_STALE);
+	}
+}
+
+static void other_events_go_to_other_waiters_meanwhile(void)
+{
+	struct stuck s = { .q = queue_open() };
+	struct kevent_event ev[2];
+	pthread_t thread;
+	int i, seen = 0;
+
+	need_feature(s.q, KEVENT_FEATURE_USER);
+	prepare(&s, 1);
+	CHECK_EQ(add_user(s.q, 1, KEVENT_ONESHOT, 1), 0);
+	CHECK_EQ(add_user(s.q, 2, KEVENT_ONESHOT, 2), 0);
+	thread = thread_start(wait_on_missing_page, &s);
+	CHECK_EQ(post(s.q, 1, 0), 0);
+	wait_until_stuck(&s);
+	CHECK_EQ(post(s.q, 2, 0), 0);
+	/* Its max is 1, so the second event is nobody's yet. */
+	CHECK_EQ(wait_events(s.q, ev, 2, 1, 5 * NSEC_PER_SEC), 1);
+	CHECK_EQ(ev[0].cookie, 2);
+	let_go(&s);
+	thread_join(thread);
+	CHECK_EQ(s.ret, 1);
+	seen = (int)((struct kevent_event *)(s.head + 1))->cookie;
+	CHECK_EQ(seen, 1);
+	for (i = 1; i <= 2; i++)
+		CHECK_EQ(post(s.q, i, 0), -ENOENT);
+}
+
+struct dying {
+	int q;
+	int tell;
+};
+
+static void get_stuck_for_good(void *arg)
+{
+	struct dying *d = arg;
+	struct stuck s = { .q = d->q };
+	pthread_t thread;
+
+	prepare(&s, 2);
+	thread = thread_start(wait_on_missing_page, &s);
+	wait_until_stuck(&s);
+	CHECK_EQ(SYS(write(d->tell, "x", 1)), 1);
+	thread_join(thread);
+}
+
+/*
+ *	child --- WAIT ---> q	stuck, then killed
+ *	main  --- WAIT ---> q	gets what the child was being given
+ */
+static void a_waiter_killed_in_the_middle_of_its_copy_loses_nothing(void)
+{
+	static const uint32_t modes[] = {
+		0, KEVENT_ONESHOT, KEVENT_DISPATCH,
+	};
+	struct dying d = { .q = queue_open() };
+	int tell[2];
+	size_t i;
+
+	need_feature(d.q, KEVENT_FEATURE_USER);
+	SYS(pipe2(tell, O_CLOEXEC));
+	d.tell = tell[1];
+	for (i = 0; i < ARRAY_SIZE(modes); i++) {
+		struct kevent_event ev[4];
+		pid_t child;
+		char byte;
+
+		CHECK_EQ(add_user(d.q, 1, modes[i], 1), 0);
+		CHECK_EQ(add_user(d.q, 2, modes[i], 2), 0);
+		CHECK_EQ(post(d.q, 1, 10), 0);
+		CHECK_EQ(post(d.q, 2, 20), 0);
+		child = child_start(get_stuck_for_good, &d);
+		CHECK_EQ(SYS(read(tell[0], &byte, 1)), 1);
+		child_kill(child);
+		CHECK_EQ(wait_events(d.q, ev, 4, 2, 5 * NSEC_PER_SEC), 2);
+		CHECK_EQ(ev[0].cookie + ev[1].cookie, 3);
+		CHECK_EQ(ev[0].data, 10 * ev[0].cookie);
+		CHECK_EQ(ev[1].data, 10 * ev[1].cookie);
+		CHECK_EQ(ev[0].count, 1);
+		check_silent(d.q);
+		remove_kevent(d.q, KEVENT_USER, 1, 0);
+		remove_kevent(d.q, KEVENT_USER, 2, 0);
+	}
+}
+
+static const struct test_case cases[] = {
+	TEST(changes_do_not_wait_for_a_wait_that_is_stuck),
+	TEST(an_event_under_way_may_lose_its_kevent),
+	TEST(other_events_go_to_other_waiters_meanwhile),
+	TEST(a_waiter_killed_in_the_middle_of_its_copy_loses_nothing),
+};
+
+int main(int argc, char **argv)
+{
+	return test_main(argc, argv, cases, ARRAY_SIZE(cases));
+}
