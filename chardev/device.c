@@ -132,7 +132,7 @@ static long kevent_put_batch(struct kevent_room *room,
 		ret = -EFAULT;
 	}
 	kevent_delivery_done(d, i);
-	return i ?: ret;
+	return i ? (long)i : ret;
 }
 
 static long kevent_deliver_now(struct kevent_user *user,

@@ -41,16 +41,20 @@ static int kevent_change(struct kevent_user *user, unsigned int op,
 }
 
 /*
- * Before anything is changed every result is written once: memory that cannot
- * take them is refused while nothing has happened yet.
+ * Before anything is changed every result is written once, and the end of the
+ * last request is read: memory that is not what it should be is refused while
+ * nothing has happened yet.
  */
 static int kevent_claim_results(struct kevent_request __user *reqs, u32 count)
 {
+	u64 end;
 	u32 i;
 
 	for (i = 0; i < count; i++)
 		if (put_user(-ECANCELED, &reqs[i].result))
 			return -EFAULT;
+	if (count && get_user(end, &reqs[count - 1].param[2]))
+		return -EFAULT;
 	return 0;
 }
 

@@ -267,7 +267,8 @@ int kevent_file_enqueue(struct kevent *k, const struct kevent_request *req,
 	events = vfs_poll(file, &h.pt) & kf->mask;
 	if (h.ret)
 		return h.ret;
-	if (!kf->hook.head)
+	/* nobody will ever wake us: fine if there is something to say now */
+	if (!kf->hook.head && !events)
 		return -EPERM;
 	if (kf->attach == KEVENT_ATTACH_INODE) {
 		own = &SOCKET_I(kf->inode)->wq.wait;

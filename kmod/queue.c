@@ -113,7 +113,11 @@ static int kevent_compare(u16 type, u64 ident, const void *object,
 	return 0;
 }
 
-/* The kevent sought, or NULL. */
+/*
+ * The kevent sought, or NULL.  One that only waits to report the end of its
+ * storage is not found by its descriptor: the file it watched is gone, and
+ * another may be where that was in memory.
+ */
 static struct kevent *kevent_find(struct kevent_user *user, u16 type, u64 ident,
 				  const void *object)
 {
@@ -124,7 +128,8 @@ static struct kevent *kevent_find(struct kevent_user *user, u16 type, u64 ident,
 		int order = kevent_compare(type, ident, object, k);
 
 		if (!order)
-			return k;
+			return k->ops->descriptor &&
+			       (READ_ONCE(k->state) & KEVENT_BROKEN) ? NULL : k;
 		node = order < 0 ? node->rb_left : node->rb_right;
 	}
 	return NULL;
@@ -164,24 +169,42 @@ static struct kevent *kevent_next(struct kevent *k)
 		next : NULL;
 }
 
-/* False where there is such a kevent already. */
-static bool kevent_insert(struct kevent_user *user, struct kevent *k)
+/* The kevent that is in the way of @k, or NULL where @k is in the tree now. */
+static struct kevent *kevent_insert(struct kevent_user *user, struct kevent *k)
 {
 	struct rb_node **link = &user->tree.rb_node, *parent = NULL;
 
 	while (*link) {
+		struct kevent *other;
 		int order;
 
 		parent = *link;
-		order = kevent_compare(k->ops->type, k->ident, k->object,
-				       rb_entry(parent, struct kevent, node));
+		other = rb_entry(parent, struct kevent, node);
+		order = kevent_compare(k->ops->type, k->ident, k->object, other);
 		if (!order)
-			return false;
+			return other;
 		link = order < 0 ? &parent->rb_left : &parent->rb_right;
 	}
 	rb_link_node(&k->node, parent, link);
 	rb_insert_color(&k->node, &user->tree);
-	return true;
+	return NULL;
+}
+
+/* 0, or -EEXIST. */
+static int kevent_insert_new(struct kevent_user *user, struct kevent *k)
+{
+	struct kevent *other = kevent_insert(user, k);
+
+	if (!other)
+		return 0;
+	if (!(READ_ONCE(other->state) & KEVENT_BROKEN))
+		return -EEXIST;
+	/* what it watched is gone: it only waits to say so, and makes room */
+	rb_erase(&other->node, &user->tree);
+	other->object = other;
+	kevent_insert(user, other);
+	kevent_insert(user, k);
+	return 0;
 }
 
 /* Where every kevent ends.  The mutex is held. */
@@ -382,8 +405,8 @@ static int kevent_add_target(struct kevent_user *user,
 	ret = kevent_charge_or_reap(user);
 	if (ret)
 		goto unlock;
-	ret = -EEXIST;
-	if (!kevent_insert(user, k))
+	ret = kevent_insert_new(user, k);
+	if (ret)
 		goto uncharge;
 	ret = ops->enqueue(k, req, target);
 	if (ret)

@@ -168,30 +168,31 @@ def on_signal(number: int, _frame: FrameType | None) -> None:
 
 
 def follow(
-    process: subprocess.Popen[bytes], output: IO[bytes] | None, deadline: float
-) -> tuple[bytes, bool]:
-    """Pass on the command's output until all is read; returns the console's
-    text, and whether *deadline* on the monotonic clock came first.
+    process: subprocess.Popen[bytes],
+    output: IO[bytes] | None,
+    console: IO[bytes],
+    deadline: float,
+) -> bool:
+    """Pass on the command's output to *output*, and its stderr, which is the guest's
+    console, to *console*, until all is read; returns whether *deadline* on the
+    monotonic clock came first.
     """
     assert process.stdout is not None and process.stderr is not None
-    console = bytearray()
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        selector.register(process.stderr, selectors.EVENT_READ)
+        selector.register(process.stdout, selectors.EVENT_READ, output)
+        selector.register(process.stderr, selectors.EVENT_READ, console)
         while selector.get_map():
             left = deadline - time.monotonic()
             if left <= 0:
-                return bytes(console), True
+                return True
             for key, _ in selector.select(left):
                 data = os.read(key.fd, 65536)
                 if not data:
                     selector.unregister(key.fileobj)
-                elif key.fileobj is process.stderr:
-                    console += data
-                elif output is not None:
-                    output.write(data)
-                    output.flush()
-    return bytes(console), False
+                elif key.data is not None:
+                    key.data.write(data)
+                    key.data.flush()
+    return False
 
 
 def boot(
@@ -225,17 +226,18 @@ def boot(
         )
         try:
             deadline = time.monotonic() + job.boot_limit + job.limit
-            text, late = follow(process, output, deadline)
+            with (shared / "console.log").open("wb") as console:
+                late = follow(process, output, console, deadline)
             if not late:
                 late = not ended(process, deadline)
         finally:
             end_group(process)
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        result = judge(shared, process.returncode, late, text)
         if results is not None:
-            keep(shared, results, result)
-    return result
+            shutil.rmtree(results, ignore_errors=True)
+            shutil.copytree(shared, results)
+        return judge(shared, process.returncode, late)
 
 
 def ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
@@ -247,9 +249,11 @@ def ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
     return True
 
 
-def judge(shared: Path, vng_status: int, late: bool, text: bytes) -> Result:
+def judge(shared: Path, vng_status: int, late: bool) -> Result:
     """What the guest's own mark, virtme-ng and the console say together."""
-    console = text.decode("utf-8", "replace").replace("\r", "").splitlines()
+    text = (shared / "console.log").read_text(encoding="utf-8", errors="replace")
+    # Read so, the \r\n of a serial line is one end of a line.
+    console = text.splitlines()
     found = complaints(console)
     try:
         status = int((shared / "status").read_text(encoding="ascii"))
@@ -266,19 +270,12 @@ def judge(shared: Path, vng_status: int, late: bool, text: bytes) -> Result:
     for name in ("failed", "tainted"):
         if not (shared / name).is_file():
             continue
-        text_of = (shared / name).read_text(encoding="utf-8").strip()
+        said = (shared / name).read_text(encoding="utf-8").strip()
         if name == "failed":
-            found.append(text_of)
+            found.append(said)
         else:
-            found += [f"the kernel is tainted: {why}" for why in taints(int(text_of))]
+            found += [f"the kernel is tainted: {why}" for why in taints(int(said))]
     return Result(status, found, console)
-
-
-def keep(shared: Path, results: Path, result: Result) -> None:
-    """Move what the guest left to *results*, replacing what was there."""
-    shutil.rmtree(results, ignore_errors=True)
-    shutil.copytree(shared, results)
-    (results / "console.log").write_text("\n".join(result.console) + "\n", encoding="utf-8")
 
 
 def shell(kernel: Kernel, job: Job) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 # Also the lines of debug kernels: lockdep, KASAN, UBSAN, kmemleak, DEBUG_OBJECTS.
 COMPLAINT = re.compile(
     r"""
-      \bWARNING:
+      # The guest's first process, which is not the kernel, has warnings of its own.
+      (?<!virtme-ng-init:\ )\bWARNING:
     | \bBUG\b
     | \bOops\b
     | Kernel\ panic

@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,7 +177,10 @@ class Child:
 
     def __init__(self, function: Callable[[], None]) -> None:
         self._reader, writer = os.pipe()
-        self.pid = os.fork()
+        with warnings.catch_warnings():
+            # Where other threads run, Python 3.12 warns of locks that they may hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
         if self.pid == 0:
             try:
                 os.close(self._reader)

@@ -18,8 +18,8 @@ from .support import now, one, refused
 MOST = (1 << 64) - 1
 
 
-def test_a_request_is_64_bytes_and_an_event_32() -> None:
-    assert ctypes.sizeof(abi.kevent_request) == 64
+def test_a_request_is_56_bytes_and_an_event_32() -> None:
+    assert ctypes.sizeof(abi.kevent_request) == 56
     assert ctypes.sizeof(abi.kevent_event) == 32
 
 
@@ -32,14 +32,15 @@ def test_the_headers_keep_what_follows_them_aligned_to_8_bytes() -> None:
     ("number", "size"),
     [
         (abi.INFO, ctypes.sizeof(abi.kevent_info)),
-        (abi.ADD(3), ctypes.sizeof(abi.kevent_batch) + 3 * 64),
-        (abi.MODIFY(2), ctypes.sizeof(abi.kevent_batch) + 2 * 64),
-        (abi.REMOVE(1), ctypes.sizeof(abi.kevent_batch) + 64),
+        (abi.ADD(3), ctypes.sizeof(abi.kevent_batch) + 3 * 56),
+        (abi.MODIFY(2), ctypes.sizeof(abi.kevent_batch) + 2 * 56),
+        (abi.REMOVE(1), ctypes.sizeof(abi.kevent_batch) + 56),
         (abi.WAIT(7), ctypes.sizeof(abi.kevent_wait) + 7 * 32),
-        (abi.CHANGE_WAIT(2, 7), ctypes.sizeof(abi.kevent_wait) + 2 * 64 + 7 * 32),
+        (abi.CHANGE_WAIT(2, 7), ctypes.sizeof(abi.kevent_wait) + 2 * 56 + 7 * 32),
         (abi.POST(5), ctypes.sizeof(abi.kevent_batch) + 5 * 24),
         (abi.ADD_PATH(9), ctypes.sizeof(abi.kevent_path) + 9),
     ],
+    ids=["INFO", "ADD", "MODIFY", "REMOVE", "WAIT", "CHANGE_WAIT", "POST", "ADD_PATH"],
 )
 def test_the_number_of_every_ioctl_carries_the_size_of_its_argument(number: int, size: int) -> None:
     assert (number >> 16) & 0x3FFF == size
@@ -132,7 +133,7 @@ def test_only_the_records_that_are_counted_are_written(queue: Queue) -> None:
 @pytest.mark.parametrize("nr", [8, 9, 0x7F, 0xFF])
 def test_an_unknown_ioctl_is_enotty(queue: Queue, nr: int) -> None:
     with refused(errno.ENOTTY):
-        raw.Call((3 << 30) | (64 << 16) | (abi.IOC_MAGIC << 8) | nr)(queue.fileno())
+        raw.Call((3 << 30) | (48 << 16) | (abi.IOC_MAGIC << 8) | nr)(queue.fileno())
 
 
 def test_an_ioctl_of_another_device_is_enotty(queue: Queue) -> None:

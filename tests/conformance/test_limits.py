@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ FEW = 3000
 """A limit no larger than this is tested as it is."""
 
 
+@contextmanager
 def lowered(name: str, value: int) -> Iterator[None]:
     """The module's parameter is @value for the duration, where it can be set."""
     parameter = PARAMETERS / name
@@ -31,29 +32,26 @@ def lowered(name: str, value: int) -> Iterator[None]:
         return
     before = parameter.read_text()
     parameter.write_text(str(value))
-    yield
-    with suppress(OSError):
+    try:
+        yield
+    finally:
         parameter.write_text(before)
 
 
 @pytest.fixture
 def room(queue: Queue) -> Iterator[int]:
     """How many kevents the queue has room for; few enough to fill it."""
-    yield from (queue.info().max_queue for _ in lowered("max_queue_kevents", 50) if few(queue))
-
-
-def few(queue: Queue) -> bool:
-    """True; skips the test where the queue's limit is too large to reach."""
-    limit = queue.info().max_queue
-    if limit > FEW:
-        pytest.skip(f"a limit of {limit} kevents in a queue cannot be lowered here")
-    return True
+    with lowered("max_queue_kevents", 50):
+        limit = queue.info().max_queue
+        if limit > FEW:
+            pytest.skip(f"a limit of {limit} kevents in a queue cannot be lowered here")
+        yield limit
 
 
 @pytest.fixture
 def user_room(queue: Queue) -> Iterator[int]:
     """How many kevents the user has room for; few enough to use it up."""
-    for _ in lowered("max_user_kevents", queue.info().user_kevents + 50):
+    with lowered("max_user_kevents", queue.info().user_kevents + 50):
         info = queue.info()
         if info.max_user - info.user_kevents > FEW:
             pytest.skip(f"a limit of {info.max_user} kevents of a user cannot be lowered here")

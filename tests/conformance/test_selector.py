@@ -108,7 +108,7 @@ def test_errors_are_those_of_the_selectors_module(
     for bad in (0, 4, 999_999):
         with pytest.raises(ValueError, match="Invalid events"):
             selector.register(pair[1], bad)
-    with pytest.raises(ValueError):  # noqa: PT011 - whatever it says
+    with pytest.raises(ValueError):
         selector.register(-10, READ)
     with pytest.raises(ValueError, match="Invalid file object"):
         selector.register("abc", READ)  # type: ignore[arg-type]

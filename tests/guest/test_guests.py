@@ -26,6 +26,7 @@ def test_conformance_and_kernel_tests_pass_in_a_guest(
     series: str, reports: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     python = sys.executable
+    results = BUILD / series / "tests"
     build = [python, "scripts/build-module", series, "--name", "bare"]
     build += [f"CONFIG_KEVENT_{s}=n" for s in ("SOCKET", "POLL", "INODE", "TIMER", "USER")]
     subprocess.run(build, cwd=TREE, check=True, timeout=LIMIT)
@@ -34,7 +35,7 @@ def test_conformance_and_kernel_tests_pass_in_a_guest(
         print(f"\n--- Linux {series}", flush=True)
         status = subprocess.run(
             [
-                python, "scripts/guest", series, "--timeout", str(LIMIT),
+                python, "scripts/guest", series, "--timeout", str(LIMIT), "--results", results,
                 "--env", f"KEVENT_MODULE_BARE={BUILD / series / 'bare' / 'kevent.ko'}",
                 "--", "scripts/guest-tests",
             ],
@@ -47,7 +48,7 @@ def test_conformance_and_kernel_tests_pass_in_a_guest(
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    found = outcomes(BUILD / series / "results/junit.xml")
+    found = outcomes(results / "junit.xml")
     reports.append(f"Linux {series}: {sentence(found)}")
     assert status == 0
     for folder in ("conformance", "kernel"):

@@ -121,12 +121,15 @@ static int remove_entry(const char *path, const struct stat *st, int type,
 /* A case is the leader of its session, whose number names its directory. */
 static void temp_name(char *path, size_t size, pid_t session)
 {
-	snprintf(path, size, "/tmp/kevent-test-%d", session);
+	const char *dir = getenv("TMPDIR");
+
+	snprintf(path, size, "%.80s/kevent-test-%d", dir ? dir : "/tmp",
+		 session);
 }
 
 static void remove_temp(pid_t session)
 {
-	char path[64];
+	char path[128];
 
 	temp_name(path, sizeof(path), session);
 	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
@@ -134,7 +137,7 @@ static void remove_temp(pid_t session)
 
 const char *temp_dir(void)
 {
-	static char path[64];
+	static char path[128];
 
 	temp_name(path, sizeof(path), getsid(0));
 	if (mkdir(path, 0755) && errno != EEXIST)
@@ -252,6 +255,7 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t nr)
 	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : now_ns();
 	fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
 	for (i = 0; i < nr; i++) {
+		uint64_t begin = now_ns();
 		int status;
 
 		if (argc > 1 && strcmp(argv[1], cases[i].name))
@@ -259,8 +263,9 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t nr)
 		status = run_case(&cases[i]);
 		if (argc > 1)
 			return status;
-		printf("%s %s\n", !status ? "ok" :
-		       status == EXIT_SKIP ? "skip" : "FAILED", cases[i].name);
+		printf("%s %s (%llu ms)\n", !status ? "ok" :
+		       status == EXIT_SKIP ? "skip" : "FAILED", cases[i].name,
+		       (unsigned long long)((now_ns() - begin) / NSEC_PER_MSEC));
 		failed |= status && status != EXIT_SKIP;
 	}
 	if (argc > 1) {

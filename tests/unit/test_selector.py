@@ -71,6 +71,14 @@ def test_an_error_alone_reaches_whoever_waits(selector: KeventSelector) -> None:
     os.close(writer)
 
 
+def test_a_hang_up_alone_reaches_a_reader(selector: KeventSelector) -> None:
+    reader, writer = os.pipe()
+    key = selector.register(reader, EVENT_READ)
+    os.close(writer)
+    assert selector.select() == [(key, EVENT_READ)]
+    os.close(reader)
+
+
 def test_a_listening_socket_is_asked_for_what_it_reports(
     device: FakeDevice, selector: KeventSelector
 ) -> None:
