@@ -35,7 +35,7 @@ static __poll_t kevent_poll(struct file *file, poll_table *wait)
 	struct kevent_user *user = file->private_data;
 
 	poll_wait(file, &user->poll_wait, wait);
-	return kevent_settle(user, 1, true) ? EPOLLIN | EPOLLRDNORM : 0;
+	return kevent_settle(user, 1, 1) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
 static void kevent_show_fdinfo(struct seq_file *m, struct file *file)
@@ -177,7 +177,7 @@ long kevent_deliver(struct kevent_user *user, struct kevent_room *room,
 	long ret;
 
 	for (;;) {
-		if (wait || min <= 1 || kevent_settle(user, min, false)) {
+		if (wait || min <= 1 || kevent_settle(user, min, 0)) {
 			ret = kevent_deliver_now(user, room, left);
 			if (ret || !min || wait == -ETIME ||
 			    (min == 1 && deadline->now))

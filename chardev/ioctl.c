@@ -53,7 +53,8 @@ static int kevent_claim_results(struct kevent_request __user *reqs, u32 count)
 	for (i = 0; i < count; i++)
 		if (put_user(-ECANCELED, &reqs[i].result))
 			return -EFAULT;
-	if (count && get_user(end, &reqs[count - 1].param[2]))
+	if (count && copy_from_user(&end, &reqs[count - 1].param[2],
+				    sizeof(end)))
 		return -EFAULT;
 	return 0;
 }
@@ -235,7 +236,11 @@ static long kevent_ioctl_path(struct kevent_user *user,
 	name = memdup_user(arg + 1, size);
 	if (IS_ERR(name))
 		return PTR_ERR(name);
-	if (strnlen(name, size) == size || req.op)
+	if (strnlen(name, size) == size) {
+		kfree(name);
+		return -EINVAL;
+	}
+	if (req.op)
 		ret = -EINVAL;
 	else if (strlen(name) >= PATH_MAX)
 		ret = -ENAMETOOLONG;

@@ -21,6 +21,9 @@
 #include "compat.h"
 #include "hook.h"
 
+/* How deep a queue of queues is looked into. */
+#define KEVENT_MAX_DEPTH	5
+
 struct kevent_hooking {
 	poll_table pt;
 	struct kevent_file *kf;
@@ -83,6 +86,34 @@ void kevent_hook_release(struct kevent_user *user)
 	if (waitqueue_active(&user->poll_wait))
 		__wake_up(&user->poll_wait, TASK_NORMAL, 0,
 			  poll_to_key(EPOLLHUP | POLLFREE));
+}
+
+/**
+ * kevent_nested_holds - whether a watched queue of events has any
+ * @k:		the kevent that watches it, claimed
+ * @depth:	how many queues there are above it
+ *
+ * Our queues cannot form a circle, but a long chain.  Others might lead back
+ * to who is asking, so their last word stands until a WAIT asks them.
+ *
+ * Return: true also where it cannot be told
+ */
+bool kevent_nested_holds(struct kevent *k, unsigned int depth)
+{
+	struct kevent_user *inner;
+	bool holds = true;
+	struct file *file;
+
+	if (depth >= KEVENT_MAX_DEPTH)
+		return true;
+	file = kevent_file_get(k);
+	if (!file)
+		return false;
+	inner = kevent_user_of(file);
+	if (inner)
+		holds = kevent_settle(inner, 1, depth + 1);
+	fput(file);
+	return holds;
 }
 
 /* Called by the provider, under its lock, in any context. */

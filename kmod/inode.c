@@ -37,16 +37,20 @@ struct kevent_inode;
 /**
  * struct kevent_watch - the mark of one kevent
  * @fsn:	what fsnotify knows of it
+ * @events:	what the kevent asks for, to be looked at without a lock
  * @lock:	guards the fields that follow
  * @owner:	the kevent; NULL from when it lets go
- * @freed:	the mark is off the inode
+ * @over:	the inode is gone, or its last name is
+ * @nameless:	it had no name to begin with
  * @memcg:	pays for the occurrences
  */
 struct kevent_watch {
 	struct fsnotify_mark fsn;
+	u32 events;
 	spinlock_t lock;	/* of what follows */
 	struct kevent_inode *owner;
-	bool freed;
+	bool over;
+	bool nameless;
 	struct mem_cgroup *memcg;
 };
 
@@ -80,7 +84,6 @@ struct kevent_occurrence {
  *		the queue's lock
  * @queued:	how many
  * @limit:	how many there may be
- * @removed:	its end was reported already
  * @overflow:	always at hand to say that others were lost
  */
 struct kevent_inode {
@@ -91,7 +94,6 @@ struct kevent_inode {
 	struct list_head occurrences;
 	u32 queued;
 	u32 limit;
-	bool removed;
 	struct kevent_occurrence overflow;
 };
 
@@ -128,8 +130,8 @@ static u32 kevent_inode_mask(u32 events, const struct inode *inode)
 			mask |= kevent_inode_bits[i].fsn;
 	if (S_ISDIR(inode->i_mode) && (mask & (FS_MODIFY | FS_ATTRIB)))
 		mask |= FS_EVENT_ON_CHILD;
-	/* the last name of an open file goes: its link count says so */
-	if (!S_ISDIR(inode->i_mode) && (mask & FS_DELETE_SELF))
+	/* when the last name of an open file goes, its link count says so */
+	if (!S_ISDIR(inode->i_mode))
 		mask |= FS_ATTRIB;
 	return mask;
 }
@@ -227,18 +229,13 @@ static void kevent_watch_report(struct kevent_watch *w, u32 events, u32 rename,
 
 	spin_lock(&w->lock);
 	ki = w->owner;
-	if (!ki)
+	if (!ki || w->over)
 		goto unlock;
 	user = ki->kevent.user;
 	spin_lock_irq(&user->lock);
 	if (!(events & ki->kevent.events) ||
 	    (ki->kevent.state & (KEVENT_DEAD | KEVENT_REMOVED)))
 		goto unlock_user;
-	if (events & KEVENT_INODE_SELF_REMOVED) {
-		if (ki->removed)
-			goto unlock_user;
-		ki->removed = true;
-	}
 	if (kevent_inode_merge(ki, events, rename, name))
 		goto unlock_user;
 	if (!o || ki->queued >= ki->limit) {
@@ -260,6 +257,16 @@ unlock:
 	kfree(o);
 }
 
+/* The inode goes, or its file system, or its last name: the kevent ends. */
+static void kevent_watch_over(struct kevent_watch *w)
+{
+	spin_lock(&w->lock);
+	if (w->owner && !w->over)
+		kevent_closed(&w->owner->kevent, true);
+	w->over = true;
+	spin_unlock(&w->lock);
+}
+
 static void kevent_watch_event(struct fsnotify_mark *fsn, u32 mask, u32 rename,
 			       const struct inode *inode,
 			       const struct qstr *name)
@@ -272,11 +279,13 @@ static void kevent_watch_event(struct fsnotify_mark *fsn, u32 mask, u32 rename,
 	if (!(mask & fsn->mask & ALL_FSNOTIFY_EVENTS))
 		return;
 	events = kevent_inode_events(mask);
-	if (events)
+	if (events & READ_ONCE(w->events))
 		kevent_watch_report(w, events | dir, rename, name);
 	if ((mask & FS_ATTRIB) && !name && inode && !inode->i_nlink &&
-	    !S_ISDIR(inode->i_mode))
+	    !S_ISDIR(inode->i_mode) && !w->nameless) {
 		kevent_watch_report(w, KEVENT_INODE_SELF_REMOVED, 0, NULL);
+		kevent_watch_over(w);
+	}
 }
 
 static int kevent_inode_event(struct fsnotify_group *group, u32 mask,
@@ -297,17 +306,10 @@ static int kevent_inode_event(struct fsnotify_group *group, u32 mask,
 	return 0;
 }
 
-/* The inode goes, or its file system: that was the last of this kevent. */
 static void kevent_inode_freeing(struct fsnotify_mark *fsn,
 				 struct fsnotify_group *group)
 {
-	struct kevent_watch *w = container_of(fsn, struct kevent_watch, fsn);
-
-	spin_lock(&w->lock);
-	w->freed = true;
-	if (w->owner)
-		kevent_closed(&w->owner->kevent, true);
-	spin_unlock(&w->lock);
+	kevent_watch_over(container_of(fsn, struct kevent_watch, fsn));
 }
 
 static void kevent_inode_free_mark(struct fsnotify_mark *fsn)
@@ -338,6 +340,8 @@ static struct kevent_watch *kevent_watch_add(struct kevent_inode *ki,
 	fsnotify_init_mark(&w->fsn, kevent_inode_group);
 	w->fsn.mask = mask;
 	w->owner = ki;
+	w->nameless = !inode->i_nlink;
+	w->events = ki ? ki->kevent.events : 0;
 	ret = fsnotify_add_inode_mark(&w->fsn, inode, 1);
 	if (ret) {
 		fsnotify_put_mark(&w->fsn);
@@ -409,7 +413,7 @@ static struct inode *kevent_inode_grab(struct kevent_inode *ki)
 	struct inode *inode = NULL;
 
 	spin_lock(&ki->watch->lock);
-	if (!ki->watch->freed)
+	if (!ki->watch->over)
 		inode = igrab(ki->inode);
 	spin_unlock(&ki->watch->lock);
 	return inode;
@@ -459,8 +463,10 @@ static int kevent_inode_modify(struct kevent *k,
 		return ret;
 	spin_lock_irq(&k->user->lock);
 	alive = kevent_modify_locked(k, req);
-	if (alive)
+	if (alive) {
 		ki->limit = kevent_inode_wanted(req);
+		WRITE_ONCE(ki->watch->events, req->events);
+	}
 	spin_unlock_irq(&k->user->lock);
 	if (!alive)
 		return -ENOENT;

@@ -293,7 +293,8 @@ void kevent_delivery_begin(struct kevent_delivery *d, struct kevent_user *user);
 unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max);
 void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr);
 unsigned long kevent_delivery_end(struct kevent_delivery *d);
-bool kevent_settle(struct kevent_user *user, unsigned long want, bool shallow);
+bool kevent_settle(struct kevent_user *user, unsigned long want,
+		   unsigned int depth);
 int kevent_wait(struct kevent_user *user, unsigned int min,
 		const struct kevent_deadline *deadline);
 
@@ -321,7 +322,13 @@ static inline u32 kevent_inode_limit(void)
 
 #ifdef KEVENT_HAVE_HOOKS
 void kevent_hook_release(struct kevent_user *user);
+bool kevent_nested_holds(struct kevent *k, unsigned int depth);
 #else
+static inline bool kevent_nested_holds(struct kevent *k, unsigned int depth)
+{
+	return true;
+}
+
 static inline void kevent_hook_release(struct kevent_user *user)
 {
 }

@@ -402,12 +402,12 @@ static int kevent_add_target(struct kevent_user *user,
 	kevent_reap(user);
 	if (ops->gone)
 		kevent_reap_ghosts(user, ops->type, req->ident);
-	ret = kevent_charge_or_reap(user);
-	if (ret)
-		goto unlock;
 	ret = kevent_insert_new(user, k);
 	if (ret)
-		goto uncharge;
+		goto unlock;
+	ret = kevent_charge_or_reap(user);
+	if (ret)
+		goto erase;
 	ret = ops->enqueue(k, req, target);
 	if (ret)
 		kevent_destroy(k);
@@ -416,8 +416,8 @@ static int kevent_add_target(struct kevent_user *user,
 	mutex_unlock(&user->mutex);
 	return ret;
 
-uncharge:
-	kevent_uncharge(user);
+erase:
+	rb_erase(&k->node, &user->tree);
 unlock:
 	mutex_unlock(&user->mutex);
 free:

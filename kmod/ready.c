@@ -508,24 +508,35 @@ unsigned long kevent_delivery_end(struct kevent_delivery *d)
 	return left;
 }
 
-static bool kevent_must_ask(const struct kevent_item *item, bool shallow)
+static bool kevent_must_ask(const struct kevent_item *item)
 {
 	const struct kevent *k = item->kevent;
 
-	return k->ops->poll && !(k->state & KEVENT_BROKEN) &&
-	       !(shallow && (k->state & KEVENT_NESTED));
+	return k->ops->poll && !(k->state & KEVENT_BROKEN);
+}
+
+/* Does the condition that @k was enqueued for still hold? */
+static bool kevent_holds(struct kevent *k, unsigned int depth)
+{
+	struct kevent_event event;
+
+	if (depth && (k->state & KEVENT_NESTED))
+		return kevent_nested_holds(k, depth);
+	return k->ops->poll(k, &event);
 }
 
 /**
  * kevent_settle - drop from the ready list what does not hold any more
  * @user:	the queue
  * @want:	stop when so many are known to hold
- * @shallow:	take the word of what may itself be a queue of events: the
- *		caller is being polled, perhaps by just that
+ * @depth:	0 for a caller of its own; more where @user is being polled,
+ *		perhaps by just what it would have to ask: then what may itself
+ *		be a queue of events is only asked if it is one of ours
  *
  * Return: true where @want were found
  */
-bool kevent_settle(struct kevent_user *user, unsigned long want, bool shallow)
+bool kevent_settle(struct kevent_user *user, unsigned long want,
+		   unsigned int depth)
 {
 	struct kevent_item *item, *prev;
 	unsigned long found = 0;
@@ -534,18 +545,17 @@ bool kevent_settle(struct kevent_user *user, unsigned long want, bool shallow)
 
 	spin_lock_irq(&user->lock);
 	while (found < want && !list_empty(&user->ready_list)) {
-		struct kevent_event event;
-		u32 events = 1;
+		bool holds = true;
 
 		item = list_first_entry(&user->ready_list, struct kevent_item,
 					list);
 		kevent_claim_locked(item);
-		if (kevent_must_ask(item, shallow)) {
+		if (kevent_must_ask(item)) {
 			spin_unlock_irq(&user->lock);
-			events = item->kevent->ops->poll(item->kevent, &event);
+			holds = kevent_holds(item->kevent, depth);
 			spin_lock_irq(&user->lock);
 		}
-		if (events) {
+		if (holds) {
 			list_add_tail(&item->list, &good);
 			found++;
 		} else {

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from pykevent.abi import EventType, Feature, PollEvents, SocketEvents
+from pykevent.abi import MAX_RECORDS, EventType, Feature, PollEvents, SocketEvents
 from pykevent.queue import Queue
 from pykevent.requests import FileLike, Request, descriptor_of
 
@@ -139,22 +139,34 @@ class KeventSelector(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait; returns (key, ready events) for each file that is ready; ioctl WAIT.
 
-        `timeout` in seconds: None waits for ever, 0 and less not at all.
+        `timeout` in seconds: None waits for ever, 0 and less not at all.  Files beyond the 510
+        that one call returns are fetched by further ones.
         """
+        found: dict[int, int] = {}
+        events = self._queue.wait(timeout, max=MAX_RECORDS)
+        while events:
+            before = len(found)
+            for event in events:
+                found[event.ident] = event.events
+            # A level event goes to the end of the ready list: what was not returned yet comes
+            # first, and a call that brings nothing new has been all around.
+            if len(events) < MAX_RECORDS or len(found) == before:
+                break
+            events = self._queue.wait(0, max=MAX_RECORDS)
         ready = []
-        for event in self._queue.wait(timeout):
-            key = self._keys.get(event.ident)
-            kind = self._kinds.get(event.ident)
+        for fd, mask in found.items():
+            key = self._keys.get(fd)
+            kind = self._kinds.get(fd)
             if key is None or kind is None:
                 continue  # Unregistered by another thread meanwhile.
             # Whoever waits to write must also hear of an error, and whoever waits to read.
-            events = 0
-            if event.events & ~_WRITE[kind]:
-                events |= selectors.EVENT_READ
-            if event.events & ~_READ[kind]:
-                events |= selectors.EVENT_WRITE
-            if events & key.events:
-                ready.append((key, events & key.events))
+            seen = 0
+            if mask & ~_WRITE[kind]:
+                seen |= selectors.EVENT_READ
+            if mask & ~_READ[kind]:
+                seen |= selectors.EVENT_WRITE
+            if seen & key.events:
+                ready.append((key, seen & key.events))
         return ready
 
     def close(self) -> None:

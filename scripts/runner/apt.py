@@ -142,7 +142,9 @@ class Apt:
             ]
         )  # fmt: skip
         try:
-            run(["apt-get", *apt.options, "-q", "update"], timeout=300)
+            # Without the option a list that cannot be fetched is no error.
+            strict = "APT::Update::Error-Mode=any"
+            run(["apt-get", *apt.options, "-q", "-o", strict, "update"], timeout=300)
         except Failure as failure:
             # One suite may be missing where another has the package.
             say(str(failure))

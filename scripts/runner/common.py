@@ -72,7 +72,7 @@ def run(
         raise Failure(f"{' '.join(words)}: no end after {timeout:.0f} s") from error
     if done.returncode:
         raise Failure(
-            f"{' '.join(words)}: status {done.returncode}\n"
+            f"{words[0]}: status {done.returncode}\n{' '.join(words)}\n"
             f"{done.stdout[-4000:]}{done.stderr[-4000:]}".rstrip()
         )
     return done.stdout

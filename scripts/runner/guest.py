@@ -96,9 +96,14 @@ def search_path() -> str:
 
 def write_job(shared: Path, job: Job) -> None:
     """Put what scripts/guest-init reads into the folder shared with the guest."""
+    module = ""
+    if job.module is not None:
+        # A copy: the next build may replace it while the guest still boots.
+        shutil.copyfile(job.module, shared / "kevent.ko")
+        module = f"{SHARED}/kevent.ko"
     environment = {
         "KEVENT_RESULTS": SHARED,
-        "KEVENT_MODULE": str(job.module or ""),
+        "KEVENT_MODULE": module,
         "LANG": "C.UTF-8",
         # The tree is read-only there, or a layer that is thrown away.
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -107,7 +112,7 @@ def write_job(shared: Path, job: Job) -> None:
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     lines += [
-        f"module={shlex.quote(str(job.module or ''))}",
+        f"module={shlex.quote(module)}",
         f"module_arguments={shlex.quote(' '.join(job.module_arguments))}",
         f"limit={job.limit:.0f}",
         f"set -- {shlex.join(job.command)}",
@@ -118,8 +123,12 @@ def write_job(shared: Path, job: Job) -> None:
 def vng_command(kernel: Kernel, job: Job, shared: Path) -> list[str]:
     """The words that boot *kernel* for *job*."""
     kernel_arguments = [
-        # More than one oops is of no use, and what follows one may hang.
+        # What follows an oops, or a task that is stuck, may hang for ever: end there.
+        # An emulated CPU on a busy machine may be slow, but not as slow as this.
         "oops=panic",
+        "softlockup_panic=1",
+        "watchdog_thresh=30",
+        "sysctl.kernel.hung_task_panic=1",
         "log_buf_len=4M",
         *job.kernel_arguments,
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pykevent
-from pykevent import EventType, Flags, InodeEvents, Queue
+from pykevent import Event, EventType, Flags, InodeEvents, Queue
 
 from . import raw
 from .inodes import ALL, ENTRIES, Opened, happened, seen
@@ -114,37 +114,55 @@ def test_modify_changes_what_is_reported(queue: Queue, directory: Path) -> None:
     assert (event.events, event.cookie) == (REMOVE, 2)
 
 
-def test_what_is_made_after_the_last_name_is_gone_ends_with_self_removed(
+def check_end(events: list[Event]) -> None:
+    """The last of @events, and it alone, says that the kevent is over; nothing else happened."""
+    assert [event.last for event in events] == [False] * (len(events) - 1) + [True]
+    assert [event.broken for event in events] == [False] * (len(events) - 1) + [True]
+    assert (events[-1].events, events[-1].name) == (0, None)
+
+
+def test_when_the_last_name_of_a_file_goes_self_removed_comes_and_then_the_end(
     queue: Queue, tmp_path: Path
 ) -> None:
     path = tmp_path / "file"
     path.touch()
     queue.add_path(path, SELF_REMOVED, 1, cookie=5)
     path.unlink()
-    event = one(queue)
-    assert (event.events, event.cookie) == (SELF_REMOVED, 5)
-    assert event.broken and event.last
+    events = drain(queue)
+    assert [(event.events, event.cookie) for event in events] == [(SELF_REMOVED, 5), (0, 5)]
+    check_end(events)
 
 
-def test_a_directory_that_is_removed_ends_with_self_removed(queue: Queue, directory: Path) -> None:
+def test_the_end_is_told_though_self_removed_was_not_asked_for(
+    queue: Queue, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    queue.add_path(path, MODIFY, 1)
+    path.unlink()
+    check_end(drain(queue))
+    assert queue.info().kevents == 0
+
+
+def test_everything_that_happened_in_a_directory_comes_before_its_end(
+    queue: Queue, directory: Path
+) -> None:
     queue.add_path(directory, ALL, 1)
     (directory / "made").touch()
     (directory / "made").unlink()
     directory.rmdir()
     events = drain(queue)
-    assert events[0].name == b"made"
-    assert happened(events) & (CREATE | REMOVE | SELF_REMOVED) == CREATE | REMOVE | SELF_REMOVED
-    assert [event.last for event in events] == [False] * (len(events) - 1) + [True]
-    assert [event.broken for event in events] == [False] * (len(events) - 1) + [True]
-    assert events[-1].events & SELF_REMOVED
+    assert seen(events[:2]) == [(CREATE, b"made"), (REMOVE, b"made")]
+    assert happened(events[2:]) & SELF_REMOVED
+    check_end(events)
 
 
-def test_after_self_removed_the_kevent_is_over_and_its_number_free(
+def test_after_its_end_the_kevent_is_gone_and_its_number_free(
     queue: Queue, directory: Path
 ) -> None:
     queue.add_path(directory, SELF_REMOVED, 1)
     directory.rmdir()
-    assert one(queue).last
+    check_end(drain(queue))
     assert queue.info().kevents == 0
     with refused(errno.ENOENT):
         queue.remove(EventType.PATH, 1)
@@ -166,7 +184,7 @@ def test_a_file_that_somebody_holds_open_is_gone_when_it_is_let_go(
         assert not any(event.last for event in events)
     events += drain(queue)
     assert happened(events) == SELF_REMOVED
-    assert events[-1].broken and events[-1].last
+    check_end(events)
     assert queue.info().kevents == 0
 
 
@@ -205,7 +223,7 @@ def test_a_dangling_symlink_is_enoent_unless_it_is_itself_what_is_watched(
         queue.add_path(link, ALL, 1)
     queue.add_path(link, SELF_REMOVED, 1, Flags.NOFOLLOW)
     link.unlink()
-    assert one(queue).events == SELF_REMOVED
+    assert seen(drain(queue))[0] == (SELF_REMOVED, None)
 
 
 def test_paths_fail_as_open_does(queue: Queue, tmp_path: Path) -> None:
@@ -328,8 +346,8 @@ def test_the_end_of_the_file_system_is_unmount_and_ends_the_kevent(
     queue.add_path(mounted, ENTRIES | InodeEvents.UNMOUNT, 1)
     (mounted / "made").touch()
     unmount(mounted)
-    created, gone = drain(queue)
-    assert (created.events, created.name, created.last) == (CREATE, b"made", False)
-    assert gone.events & ~ISDIR == InodeEvents.UNMOUNT
-    assert gone.broken and gone.last
+    events = drain(queue)
+    assert seen(events[:1]) == [(CREATE, b"made")]
+    assert happened(events[1:]) & ~ISDIR == InodeEvents.UNMOUNT
+    check_end(events)
     assert queue.info().kevents == 0

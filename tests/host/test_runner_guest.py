@@ -40,6 +40,7 @@ GOOD_LINES = [
     '[    7.6] virtme-ng-init: WARNING: failed to run: "systemd-tmpfiles" --create',
     "[    0.1] kevent: loading out-of-tree module taints kernel.",
     "[    0.1] debug: something named BUGGY or warning: in lower case",
+    "[    9.1] kevent-test: tests/conformance/test_x.py::test_WARNING: is_its_name",
     "[    0.1] rcu: Hierarchical RCU implementation.",
     "[    0.1] x86/fpu: Supporting XSAVE feature 0x001: 'x87 floating point registers'",
 ]

@@ -209,6 +209,8 @@ static int run_case(const struct test_case *c)
 	int status;
 	pid_t pid;
 
+	if (limit < c->seconds)
+		limit = c->seconds;
 	fflush(NULL);
 	pid = fork();
 	if (pid < 0) {

@@ -8,7 +8,8 @@
  *	program NAME [SEED]	that case; ends 0 (passed), 77 (skipped) or 1
  *
  * Environment: KEVENT_DEVICE (/dev/kevent), KEVENT_TEST_SCALE multiplies the
- * rounds of the races, KEVENT_TEST_LIMIT is the limit of one case in seconds.
+ * rounds of the races, KEVENT_TEST_LIMIT is the limit of one case in seconds
+ * (60; long ones have more).
  */
 #ifndef KEVENT_TESTS_LIB_H
 #define KEVENT_TESTS_LIB_H
@@ -37,9 +38,11 @@
 struct test_case {
 	const char *name;
 	void (*run)(void);
+	unsigned int seconds;	/* where it needs more than the usual limit */
 };
 
-#define TEST(fn)	{ #fn, fn }
+#define TEST(fn)	{ #fn, fn, 0 }
+#define LONG_TEST(fn, seconds)	{ #fn, fn, seconds }
 
 int test_main(int argc, char **argv, const struct test_case *cases, size_t nr);
 

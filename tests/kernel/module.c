@@ -219,13 +219,15 @@ static void unloading_is_refused_while_a_process_waits(void)
 
 static void hundred(void *arg)
 {
+	uint64_t loading = 0, unloading = 0, using = 0, begin, used, unloaded;
 	unsigned int i, total = rounds(100);
 	struct rnd rnd = rnd_stream(0);
 
 	(void)arg;
 	signal(SIGPIPE, SIG_IGN);
 	for (i = 0; i < total; i++) {
-		/* Descriptors of the round before are closed in a child. */
+		begin = now_ns();
+		/* Everything that it opens ends with the child. */
 		if (i % 4) {
 			pid_t pid = (pid_t)SYS(fork());
 
@@ -236,10 +238,19 @@ static void hundred(void *arg)
 			child_join(pid);
 			rnd_below(&rnd, 2);
 		}
+		used = now_ns();
 		unload_soon();
+		unloaded = now_ns();
 		CHECK(!is_loaded());
 		CHECK_EQ(load(), 0);
+		using += used - begin;
+		unloading += unloaded - used;
+		loading += now_ns() - unloaded;
 	}
+	dprintf(STDERR_FILENO, "ms in use %llu, to unload %llu, to load %llu\n",
+		(unsigned long long)(using / total / NSEC_PER_MSEC),
+		(unsigned long long)(unloading / total / NSEC_PER_MSEC),
+		(unsigned long long)(loading / total / NSEC_PER_MSEC));
 }
 
 static void the_module_loads_and_unloads_a_hundred_times(void)
@@ -339,7 +350,7 @@ static const struct test_case cases[] = {
 	TEST(unloading_is_refused_while_a_process_waits),
 	TEST(the_module_goes_away_under_traffic_on_what_was_watched),
 	TEST(parameters_that_are_no_numbers_are_refused),
-	TEST(the_module_loads_and_unloads_a_hundred_times),
+	LONG_TEST(the_module_loads_and_unloads_a_hundred_times, 240),
 };
 
 int main(int argc, char **argv)

@@ -357,7 +357,7 @@ static void check_leaver(uint64_t timeout, bool by_signal)
 	struct leaver l = { .q = queue_open(), .timeout = timeout };
 	struct rnd rnd = rnd_stream(0);
 	pthread_t early, staying;
-	unsigned int i, total = rounds(400);
+	unsigned int i, total = rounds(150);
 
 	need_feature(l.q, KEVENT_FEATURE_USER);
 	SYS(sigaction(SIGUSR1, &action, NULL));

@@ -272,6 +272,9 @@ class FakeDevice:
             if event in self.records:
                 self.records.remove(event)
             _, ident, _, _, _, kind, _ = abi.EVENT.unpack_from(event)
-            if kind == EventType.USER:
-                self.kevents[kind, ident].posts = 0
+            if (kind, ident) in self.kevents:
+                # Delivered: a user event is used up, a level one goes to the end of the list.
+                kevent = self.kevents.pop((kind, ident))
+                kevent.posts = 0
+                self.kevents[kind, ident] = kevent
         return taken

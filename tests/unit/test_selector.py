@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import selectors
 import socket
 import threading
@@ -69,6 +70,28 @@ def test_an_error_alone_reaches_whoever_waits(selector: KeventSelector) -> None:
     ((key, events),) = selector.select()
     assert (key.fd, events) == (writer, EVENT_WRITE)
     os.close(writer)
+
+
+@pytest.mark.parametrize("number", [509, 510, 511, 1200])
+def test_all_that_is_ready_is_returned_at_once(
+    device: FakeDevice, selector: KeventSelector, number: int
+) -> None:
+    device.max_queue = number
+    reader, writer = os.pipe()
+    os.close(writer)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[0] < number + 100:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number + 100, limits[1]))
+    copies = [os.dup(reader) for _ in range(number)]
+    try:
+        for copy in copies:
+            selector.register(copy, EVENT_READ)
+        assert {key.fd for key, _ in selector.select()} == set(copies)
+        assert len(selector.select()) == number
+    finally:
+        for copy in (reader, *copies):
+            os.close(copy)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_hang_up_alone_reaches_a_reader(selector: KeventSelector) -> None:
