@@ -35,7 +35,7 @@ static __poll_t kevent_poll(struct file *file, poll_table *wait)
 	struct kevent_user *user = file->private_data;
 
 	poll_wait(file, &user->poll_wait, wait);
-	return kevent_settle(user, 1, 1) ? EPOLLIN | EPOLLRDNORM : 0;
+	return kevent_has_ready(user, 1) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
 static void kevent_show_fdinfo(struct seq_file *m, struct file *file)
@@ -135,13 +135,17 @@ static long kevent_put_batch(struct kevent_room *room,
 	return i ? (long)i : ret;
 }
 
+/* What there is, if it is @min at least: events, or -errno. */
 static long kevent_deliver_now(struct kevent_user *user,
-			       struct kevent_room *room, unsigned long *left)
+			       struct kevent_room *room, unsigned int min,
+			       unsigned long *left)
 {
 	struct kevent_delivery d;
 	long total = 0, ret = 0;
 
 	kevent_delivery_begin(&d, user);
+	if (min > 1 && !kevent_delivery_claim(&d, min))
+		return 0;
 	while (room->used < room->max) {
 		unsigned int nr = kevent_delivery_next(&d, min_t(size_t,
 						room->max - room->used, UINT_MAX));
@@ -177,15 +181,14 @@ long kevent_deliver(struct kevent_user *user, struct kevent_room *room,
 	long ret;
 
 	for (;;) {
-		if (wait || min <= 1 || kevent_settle(user, min, 0)) {
-			ret = kevent_deliver_now(user, room, left);
-			if (ret || !min || wait == -ETIME ||
-			    (min == 1 && deadline->now))
-				return ret;
-			if (wait)
-				return wait;
-		}
+		ret = kevent_deliver_now(user, room, wait ? 0 : min, left);
+		if (ret || !min || wait == -ETIME ||
+		    (min == 1 && deadline->now))
+			return ret;
+		if (wait)
+			return wait;
 		wait = kevent_wait(user, min, deadline);
+		cond_resched();
 	}
 }
 

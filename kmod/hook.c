@@ -111,7 +111,7 @@ bool kevent_nested_holds(struct kevent *k, unsigned int depth)
 		return false;
 	inner = kevent_user_of(file);
 	if (inner)
-		holds = kevent_settle(inner, 1, depth + 1);
+		holds = kevent_has_ready(inner, depth + 1);
 	fput(file);
 	return holds;
 }

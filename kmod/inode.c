@@ -176,10 +176,20 @@ static bool kevent_inode_merge(struct kevent_inode *ki, u32 events, u32 rename,
 	return true;
 }
 
+/* Of a kevent that ends or sleeps with its delivery one is enqueued. */
+static bool kevent_inode_one_only(const struct kevent_inode *ki)
+{
+	return ki->kevent.flags & (KEVENT_ONESHOT | KEVENT_DISPATCH);
+}
+
 static bool kevent_inode_append(struct kevent_inode *ki,
 				struct kevent_occurrence *o)
 {
+	bool first = list_empty(&ki->occurrences);
+
 	list_add_tail(&o->node, &ki->occurrences);
+	if (!first && kevent_inode_one_only(ki))
+		return false;
 	return kevent_item_ready_locked(&ki->kevent, &o->item);
 }
 
@@ -529,15 +539,16 @@ static bool kevent_inode_consume(struct kevent *k, struct kevent_item *item,
 
 static void kevent_inode_park(struct kevent *k, bool park)
 {
+	struct kevent_inode *ki = to_kevent_inode(k);
 	struct kevent_occurrence *o;
 
-	list_for_each_entry(o, &to_kevent_inode(k)->occurrences, node) {
-		if (o->item.claimed)
-			continue;
-		if (park && !list_empty(&o->item.list))
+	list_for_each_entry(o, &ki->occurrences, node) {
+		if (!o->item.claimed && park && !list_empty(&o->item.list))
 			kevent_item_park_locked(k, &o->item);
-		else if (!park && list_empty(&o->item.list))
+		else if (!o->item.claimed && !park && list_empty(&o->item.list))
 			kevent_item_ready_locked(k, &o->item);
+		if (!park && kevent_inode_one_only(ki))
+			break;
 	}
 }
 

@@ -140,7 +140,9 @@ struct kevent_target {
  *		gone in another way; under the lock of close.c; may be NULL
  * @gone:	whether the watched file was closed without a word; may be NULL
  * @park:	takes all items but the kevent's own off the ready list, or puts
- *		them (back) on it.  Under the queue's lock; may be NULL
+ *		on it those that may be delivered: of a kevent that ends or
+ *		sleeps with its delivery, one.  Under the queue's lock; may be
+ *		NULL
  * @close:	how the close of the watched file is seen, for fdinfo
  */
 struct kevent_ops {
@@ -260,6 +262,7 @@ void kevent_forget_locked(struct kevent *k);
 /**
  * struct kevent_delivery - one call's worth of events on their way out
  * @user:	the queue
+ * @claimed:	items claimed ahead, to be delivered first
  * @done:	kevents delivered so far that may have to be enqueued again
  * @nr:		events in the batch in hand
  * @event:	these events, ready to be copied
@@ -268,6 +271,7 @@ void kevent_forget_locked(struct kevent *k);
  */
 struct kevent_delivery {
 	struct kevent_user *user;
+	struct list_head claimed;
 	struct list_head done;
 	unsigned int nr;
 	struct kevent_event event[KEVENT_DELIVERY_BATCH];
@@ -293,8 +297,8 @@ void kevent_delivery_begin(struct kevent_delivery *d, struct kevent_user *user);
 unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max);
 void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr);
 unsigned long kevent_delivery_end(struct kevent_delivery *d);
-bool kevent_settle(struct kevent_user *user, unsigned long want,
-		   unsigned int depth);
+bool kevent_delivery_claim(struct kevent_delivery *d, unsigned int min);
+bool kevent_has_ready(struct kevent_user *user, unsigned int depth);
 int kevent_wait(struct kevent_user *user, unsigned int min,
 		const struct kevent_deadline *deadline);
 

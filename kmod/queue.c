@@ -540,10 +540,13 @@ bool kevent_modify_locked(struct kevent *k, const struct kevent_request *req)
 	kevent_set_locked(k, req);
 	if (k->claims)
 		k->state |= KEVENT_MODIFIED;
-	if (k->state & KEVENT_ASLEEP)
+	if (k->state & KEVENT_ASLEEP) {
 		kevent_forget_locked(k);
-	else if (k->ops->park)
+	} else if (k->ops->park) {
+		/* the mode says how many of the occurrences are on the list */
+		k->ops->park(k, true);
 		k->ops->park(k, false);
+	}
 	return true;
 }
 

@@ -199,13 +199,8 @@ static void kevent_claim_locked(struct kevent_item *item)
 	kevent_item_park_locked(k, item);
 	item->claimed = true;
 	k->claims++;
-	if (kevent_is_own(item)) {
+	if (kevent_is_own(item))
 		k->state &= ~KEVENT_READY;
-	} else if (k->flags & (KEVENT_ONESHOT | KEVENT_DISPATCH)) {
-		/* of many occurrences this one is the last to be delivered */
-		k->state |= KEVENT_ASLEEP;
-		k->ops->park(k, true);
-	}
 }
 
 /*
@@ -241,16 +236,23 @@ static void kevent_put_back_locked(struct kevent_item *item,
 	k->state &= ~KEVENT_MODIFIED;
 	if (own)
 		k->state &= ~KEVENT_AGAIN;
-	else if (!(k->flags & KEVENT_DISABLED))
-		k->state &= ~KEVENT_ASLEEP;
 	if (k->state & KEVENT_ASLEEP)
 		return;
 	list_add(&item->list, &user->ready_list);
 	user->ready++;
 	if (own)
 		k->state |= KEVENT_READY;
-	else
-		k->ops->park(k, false);
+}
+
+static void kevent_put_back_all_locked(struct list_head *claimed,
+				       struct list_head *orphans)
+{
+	struct kevent_item *item, *prev;
+
+	list_for_each_entry_safe_reverse(item, prev, claimed, list) {
+		list_del_init(&item->list);
+		kevent_put_back_locked(item, orphans);
+	}
 }
 
 static void kevent_free_orphans(struct list_head *orphans)
@@ -270,7 +272,25 @@ void kevent_delivery_begin(struct kevent_delivery *d, struct kevent_user *user)
 {
 	d->user = user;
 	d->nr = 0;
+	INIT_LIST_HEAD(&d->claimed);
 	INIT_LIST_HEAD(&d->done);
+}
+
+/* The next item to deliver, claimed, or NULL. */
+static struct kevent_item *kevent_take_locked(struct kevent_delivery *d)
+{
+	struct kevent_item *item;
+
+	if (unlikely(!list_empty(&d->claimed))) {
+		item = list_first_entry(&d->claimed, struct kevent_item, list);
+		list_del_init(&item->list);
+		return item;
+	}
+	item = list_first_entry_or_null(&d->user->ready_list,
+					struct kevent_item, list);
+	if (item)
+		kevent_claim_locked(item);
+	return item;
 }
 
 /*
@@ -366,12 +386,11 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
 	do {
 		d->nr = 0;
 		spin_lock_irq(&user->lock);
-		while (d->nr < max && !list_empty(&user->ready_list)) {
-			struct kevent_item *item;
+		while (d->nr < max) {
+			struct kevent_item *item = kevent_take_locked(d);
 
-			item = list_first_entry(&user->ready_list,
-						struct kevent_item, list);
-			kevent_claim_locked(item);
+			if (!item)
+				break;
 			kevent_fill_locked(d, item);
 		}
 		spin_unlock_irq(&user->lock);
@@ -406,10 +425,14 @@ static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
 	k->ops->consume(k, item, &d->event[i]);
 	if (!alive)
 		return;
-	if (k->state & KEVENT_MODIFIED)
+	if (k->state & KEVENT_MODIFIED) {
 		k->state &= ~KEVENT_MODIFIED;
-	else if (k->flags & KEVENT_ONESHOT)
+		k->ops->park(k, false);
+	} else if (k->flags & KEVENT_ONESHOT) {
 		kevent_kill_locked(k);
+	} else if ((k->flags & KEVENT_DISPATCH) && !(k->state & KEVENT_BROKEN)) {
+		k->state |= KEVENT_ASLEEP;
+	}
 }
 
 /**
@@ -435,7 +458,7 @@ void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr)
 
 /*
  * What becomes of a kevent whose event has been delivered.  True where it was
- * active again meanwhile, which others have not been told of yet.
+ * active again meanwhile, which those who poll the queue have not been told.
  */
 static bool kevent_settle_done_locked(struct kevent_item *item,
 				      struct list_head *orphans)
@@ -471,8 +494,8 @@ static bool kevent_settle_done_locked(struct kevent_item *item,
  * @d:		the delivery; every batch of it is done
  *
  * Level-triggered kevents join the ready list again only here, so that one
- * call reports each of them once.  They were delivered to this caller, hence
- * wake nobody; what others have still to be told of does.
+ * call reports each of them once.  Whoever leaves with work still queued, also
+ * theirs, passes the wake-up on.
  *
  * Return: how many events are ready in the queue now
  */
@@ -480,18 +503,17 @@ unsigned long kevent_delivery_end(struct kevent_delivery *d)
 {
 	struct kevent_user *user = d->user;
 	struct kevent_item *item, *next;
-	bool fresh, again = false;
+	bool dead, again = false;
 	LIST_HEAD(orphans);
 	unsigned long left;
-	bool dead;
 
 	spin_lock_irq(&user->lock);
-	fresh = user->ready;
+	kevent_put_back_all_locked(&d->claimed, &orphans);
 	list_for_each_entry_safe(item, next, &d->done, list) {
 		list_del_init(&item->list);
 		again |= kevent_settle_done_locked(item, &orphans);
 	}
-	if ((fresh || again) && !list_empty(&user->waiters))
+	if (user->ready && !list_empty(&user->waiters))
 		kevent_wake_one_locked(user);
 	left = user->ready;
 	dead = user->nr_dead;
@@ -525,26 +547,20 @@ static bool kevent_holds(struct kevent *k, unsigned int depth)
 	return k->ops->poll(k, &event);
 }
 
-/**
- * kevent_settle - drop from the ready list what does not hold any more
- * @user:	the queue
- * @want:	stop when so many are known to hold
- * @depth:	0 for a caller of its own; more where @user is being polled,
- *		perhaps by just what it would have to ask: then what may itself
- *		be a queue of events is only asked if it is one of ours
- *
- * Return: true where @want were found
+/*
+ * Drops from the ready list what does not hold any more, until @want are known
+ * to hold.  Those stay claimed, in @good, where there are as many, and else go
+ * back.  See kevent_has_ready() for @depth.
  */
-bool kevent_settle(struct kevent_user *user, unsigned long want,
-		   unsigned int depth)
+static bool kevent_settle(struct kevent_user *user, unsigned long want,
+			  unsigned int depth, struct list_head *good)
 {
-	struct kevent_item *item, *prev;
 	unsigned long found = 0;
 	LIST_HEAD(orphans);
-	LIST_HEAD(good);
 
 	spin_lock_irq(&user->lock);
 	while (found < want && !list_empty(&user->ready_list)) {
+		struct kevent_item *item;
 		bool holds = true;
 
 		item = list_first_entry(&user->ready_list, struct kevent_item,
@@ -556,21 +572,48 @@ bool kevent_settle(struct kevent_user *user, unsigned long want,
 			spin_lock_irq(&user->lock);
 		}
 		if (holds) {
-			list_add_tail(&item->list, &good);
+			list_add_tail(&item->list, good);
 			found++;
 		} else {
 			kevent_stale_locked(item, &orphans);
 		}
 	}
-	list_for_each_entry_safe_reverse(item, prev, &good, list) {
-		list_del_init(&item->list);
-		kevent_put_back_locked(item, &orphans);
-	}
+	if (found < want || depth)
+		kevent_put_back_all_locked(good, &orphans);
+	/* others may have gone to sleep over what was claimed meanwhile */
 	if (user->ready)
 		kevent_wake_one_locked(user);
 	spin_unlock_irq(&user->lock);
 	kevent_free_orphans(&orphans);
 	return found >= want;
+}
+
+/**
+ * kevent_delivery_claim - claim a number of events at once
+ * @d:		the delivery
+ * @min:	how many
+ *
+ * Return: true where so many were ready; they are delivered first
+ */
+bool kevent_delivery_claim(struct kevent_delivery *d, unsigned int min)
+{
+	return kevent_settle(d->user, min, 0, &d->claimed);
+}
+
+/**
+ * kevent_has_ready - whether a queue has anything to deliver
+ * @user:	the queue, which is being polled, perhaps by just what it would
+ *		have to ask: what may itself be a queue of events is only asked
+ *		if it is one of ours
+ * @depth:	how many queues there are above it, and itself
+ *
+ * Return: true where a WAIT would find something
+ */
+bool kevent_has_ready(struct kevent_user *user, unsigned int depth)
+{
+	LIST_HEAD(good);
+
+	return kevent_settle(user, 1, depth, &good);
 }
 
 /**
@@ -615,7 +658,7 @@ int kevent_time(u64 value, u32 clock, bool absolute, ktime_t *expires,
  * @min:	how many
  * @deadline:	how long
  *
- * Return: 0 where @min events were ready, -ETIME, or -EINTR for a signal
+ * Return: 0 where @min events may be ready, -ETIME, or -EINTR for a signal
  */
 int kevent_wait(struct kevent_user *user, unsigned int min,
 		const struct kevent_deadline *deadline)
@@ -626,7 +669,10 @@ int kevent_wait(struct kevent_user *user, unsigned int min,
 	int ret = 0;
 
 	if (deadline->now)
-		return READ_ONCE(user->ready) >= min ? 0 : -ETIME;
+		return -ETIME;
+	/* whatever is ready by now, it was not enough when we came here */
+	if (signal_pending(current))
+		return -EINTR;
 	if (timed) {
 		kevent_sleeper_setup(&sleeper, deadline->clock);
 		hrtimer_set_expires_range_ns(&sleeper.timer, deadline->expires,

@@ -15,6 +15,7 @@ import pytest
 import pykevent
 from pykevent import Queue
 
+from .inodes import Opened
 from .sockets import make_pair
 from .support import tcp_pair
 
@@ -66,6 +67,13 @@ def new_queue(stack: ExitStack) -> Callable[[], Queue]:
 def queue(new_queue: Callable[[], Queue]) -> Queue:
     """The queue under test."""
     return new_queue()
+
+
+@pytest.fixture
+def directory(tmp_path: Path, stack: ExitStack) -> Opened:
+    """An empty directory, held open."""
+    (tmp_path / "watched").mkdir()
+    return stack.enter_context(Opened(tmp_path / "watched"))
 
 
 @pytest.fixture

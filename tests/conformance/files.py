@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pykevent
-from pykevent import EventType, FileKind, Flags, InodeEvents, PollEvents, Request, SocketEvents
+from pykevent import (
+    EventType,
+    Feature,
+    FileKind,
+    Flags,
+    InodeEvents,
+    PollEvents,
+    Request,
+    SocketEvents,
+)
 
 from .support import poll_bits, tcp_pair
 
@@ -23,7 +32,6 @@ from .support import poll_bits, tcp_pair
 class Watched:
     """An open file that a test watches, and closes by its number."""
 
-    kind: FileKind
     type: EventType
     fd: int
     events: int
@@ -40,11 +48,6 @@ class Watched:
         """Interest in it, under its own number or that of a duplicate."""
         return Request(self.type, self.fd if fd < 0 else fd, self.events, flags, cookie)
 
-    def pinned(self, info: pykevent.Info) -> bool:
-        """Whether INFO says that a kevent holds such a file."""
-        kind = FileKind.INODE if self.type == EventType.INODE else self.kind
-        return bool(info.pinned & kind)
-
 
 def _observe(fd: int, stack: ExitStack) -> Callable[[], bool]:
     """Whether the file @fd is gone, as an epoll instance knows, which does not hold it."""
@@ -58,7 +61,6 @@ def _tcp(stack: ExitStack, directory: Path) -> Watched:
     near, far = tcp_pair()
     stack.enter_context(far)
     return Watched(
-        FileKind.SOCKET,
         EventType.SOCKET,
         near.detach(),
         SocketEvents.RECV,
@@ -71,7 +73,6 @@ def _unix(stack: ExitStack, directory: Path) -> Watched:
     near, far = socket.socketpair()
     stack.enter_context(far)
     return Watched(
-        FileKind.SOCKET,
         EventType.SOCKET,
         near.detach(),
         SocketEvents.RECV,
@@ -90,7 +91,6 @@ def _reader(stack: ExitStack, directory: Path) -> Watched:
     near, far = os.pipe()
     stack.callback(os.close, far)
     return Watched(
-        FileKind.PIPE,
         EventType.POLL,
         near,
         PollEvents.IN,
@@ -106,7 +106,6 @@ def _writer(stack: ExitStack, directory: Path) -> Watched:
     while poll_bits(near, select.POLLOUT):
         os.write(near, bytes(4096))
     return Watched(
-        FileKind.PIPE,
         EventType.POLL,
         near,
         PollEvents.OUT,
@@ -118,7 +117,6 @@ def _writer(stack: ExitStack, directory: Path) -> Watched:
 def _eventfd(stack: ExitStack, directory: Path) -> Watched:
     near = os.eventfd(0)
     return Watched(
-        FileKind.ANON,
         EventType.POLL,
         near,
         PollEvents.IN,
@@ -136,7 +134,6 @@ def _epoll(stack: ExitStack, directory: Path) -> Watched:
     fd = os.dup(inner.fileno())
     inner.close()
     return Watched(
-        FileKind.ANON,
         EventType.POLL,
         fd,
         PollEvents.IN,
@@ -149,7 +146,6 @@ def _pty_master(stack: ExitStack, directory: Path) -> Watched:
     near, far = pty.openpty()
     stack.callback(os.close, far)
     return Watched(
-        FileKind.PTY_MASTER,
         EventType.POLL,
         near,
         PollEvents.IN,
@@ -162,7 +158,6 @@ def _pty_slave(stack: ExitStack, directory: Path) -> Watched:
     far, near = pty.openpty()
     stack.callback(os.close, far)
     return Watched(
-        FileKind.PTY_SLAVE,
         EventType.POLL,
         near,
         PollEvents.IN,
@@ -178,7 +173,6 @@ def _fifo(stack: ExitStack, directory: Path) -> Watched:
     far = os.open(path, os.O_WRONLY)
     stack.callback(os.close, far)
     return Watched(
-        FileKind.FIFO,
         EventType.POLL,
         near,
         PollEvents.IN,
@@ -196,7 +190,6 @@ def _kevent(stack: ExitStack, directory: Path) -> Watched:
     fd = os.dup(inner.fileno())
     inner.close()
     return Watched(
-        FileKind.KEVENT,
         EventType.POLL,
         fd,
         PollEvents.IN,
@@ -208,7 +201,6 @@ def _kevent(stack: ExitStack, directory: Path) -> Watched:
 def _device(stack: ExitStack, directory: Path) -> Watched:
     near = os.open("/dev/random", os.O_RDONLY)
     return Watched(
-        FileKind.OTHER,
         EventType.POLL,
         near,
         PollEvents.IN,
@@ -233,7 +225,6 @@ def _directory(stack: ExitStack, directory: Path) -> Watched:
         return True
 
     return Watched(
-        FileKind.OTHER,
         EventType.INODE,
         near,
         InodeEvents.CREATE,
@@ -242,18 +233,29 @@ def _directory(stack: ExitStack, directory: Path) -> Watched:
     )
 
 
-MAKERS: dict[str, Callable[[ExitStack, Path], Watched]] = {
-    "TCP socket": _tcp,
-    "UNIX socket": _unix,
-    "polled socket": _polled_socket,
-    "pipe reader": _reader,
-    "pipe writer": _writer,
-    "eventfd": _eventfd,
-    "epoll": _epoll,
-    "pty master": _pty_master,
-    "pty slave": _pty_slave,
-    "FIFO": _fifo,
-    "kevent": _kevent,
-    "device": _device,
-    "directory": _directory,
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file, and how one is made."""
+
+    file: FileKind
+    feature: Feature
+    make: Callable[[ExitStack, Path], Watched]
+
+
+_POLL, _SOCKET, _INODE = Feature.POLL, Feature.SOCKET, Feature.INODE
+
+KINDS = {
+    "TCP socket": Kind(FileKind.SOCKET, _SOCKET, _tcp),
+    "UNIX socket": Kind(FileKind.SOCKET, _SOCKET, _unix),
+    "polled socket": Kind(FileKind.SOCKET, _POLL, _polled_socket),
+    "pipe reader": Kind(FileKind.PIPE, _POLL, _reader),
+    "pipe writer": Kind(FileKind.PIPE, _POLL, _writer),
+    "eventfd": Kind(FileKind.ANON, _POLL, _eventfd),
+    "epoll": Kind(FileKind.ANON, _POLL, _epoll),
+    "pty master": Kind(FileKind.PTY_MASTER, _POLL, _pty_master),
+    "pty slave": Kind(FileKind.PTY_SLAVE, _POLL, _pty_slave),
+    "FIFO": Kind(FileKind.FIFO, _POLL, _fifo),
+    "kevent": Kind(FileKind.KEVENT, _POLL, _kevent),
+    "device": Kind(FileKind.OTHER, _POLL, _device),
+    "directory": Kind(FileKind.INODE, _INODE, _directory),
 }

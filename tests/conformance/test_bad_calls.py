@@ -7,6 +7,7 @@ import ctypes
 import errno
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.needs("USER")
 U32 = (1 << 32) - 1
 U64 = (1 << 64) - 1
 USER = EventType.USER
+CLOCKS = (time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME)
 
 
 @pytest.fixture
@@ -58,31 +60,31 @@ def test_every_flag_of_a_batch_is_einval(ready: Queue, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BATCHES)
-@pytest.mark.parametrize("value", [1, 1 << 32, U64])
-def test_the_reserved_field_of_a_batch_is_einval(ready: Queue, name: str, value: int) -> None:
-    call = BATCHES[name]()
-    call.batch().reserved = value
-    with refused(errno.EINVAL):
-        call(ready.fileno())
+def test_the_reserved_field_of_a_batch_is_einval(ready: Queue, name: str) -> None:
+    for value in (1, 1 << 32, U64):
+        call = BATCHES[name]()
+        call.batch().reserved = value
+        with refused(errno.EINVAL):
+            call(ready.fileno())
     unharmed(ready)
 
 
 @pytest.mark.parametrize("name", BATCHES)
-@pytest.mark.parametrize("count", [2, 3, 0xFFFF, 1 << 26, 1 << 31, U32])
-def test_a_count_larger_than_the_size_holds_is_einval(ready: Queue, name: str, count: int) -> None:
-    call = BATCHES[name]()
-    call.batch().count = count
-    with refused(errno.EINVAL):
-        call(ready.fileno())
+def test_a_count_larger_than_the_size_holds_is_einval(ready: Queue, name: str) -> None:
+    for count in (2, 3, 0xFFFF, 1 << 26, 1 << 31, U32):
+        call = BATCHES[name]()
+        call.batch().count = count
+        with refused(errno.EINVAL):
+            call(ready.fileno())
     unharmed(ready)
 
 
 @pytest.mark.parametrize("name", BATCHES)
-@pytest.mark.parametrize("size", [0, 1, 4, 8, 15])
-def test_a_size_smaller_than_the_header_is_einval(ready: Queue, name: str, size: int) -> None:
-    number = NUMBERS[name](1) & ~(0x3FFF << 16) | size << 16
-    with refused(errno.EINVAL):
-        raw.Call(number)(ready.fileno())
+def test_a_size_smaller_than_the_header_is_einval(ready: Queue, name: str) -> None:
+    for size in (0, 1, 4, 8, 15):
+        number = NUMBERS[name](1) & ~(0x3FFF << 16) | size << 16
+        with refused(errno.EINVAL):
+            raw.Call(number)(ready.fileno())
     unharmed(ready)
 
 
@@ -96,42 +98,41 @@ def test_a_size_that_holds_only_part_of_an_entry_does_not_hold_it(ready: Queue, 
     unharmed(ready)
 
 
-@pytest.mark.parametrize("size", [0, 8, 47])
 @pytest.mark.parametrize("nr", [abi.IOC_NR_WAIT, abi.IOC_NR_CHANGE_WAIT])
-def test_a_wait_smaller_than_its_header_is_einval(ready: Queue, nr: int, size: int) -> None:
-    number = 3 << 30 | size << 16 | abi.IOC_MAGIC << 8 | nr
-    with refused(errno.EINVAL):
-        raw.Call(number)(ready.fileno())
+def test_a_wait_smaller_than_its_header_is_einval(ready: Queue, nr: int) -> None:
+    for size in (0, 8, 47):
+        number = 3 << 30 | size << 16 | abi.IOC_MAGIC << 8 | nr
+        with refused(errno.EINVAL):
+            raw.Call(number)(ready.fileno())
     unharmed(ready)
 
 
 @pytest.mark.needs("INODE")
-@pytest.mark.parametrize("size", [0, 8, 55, 56])
-def test_a_path_smaller_than_its_request_is_einval(ready: Queue, size: int) -> None:
-    number = 3 << 30 | size << 16 | abi.IOC_MAGIC << 8 | abi.IOC_NR_ADD_PATH
-    call = raw.Call(number)
+def test_a_path_smaller_than_its_request_is_einval(ready: Queue) -> None:
     request = bytes(raw.request(EventType.PATH, 1, 1))
-    call.buffer[:size] = request[:size]
-    with refused(errno.EINVAL):
-        call(ready.fileno())
+    for size in (0, 8, 55, 56):
+        call = raw.Call(3 << 30 | size << 16 | abi.IOC_MAGIC << 8 | abi.IOC_NR_ADD_PATH)
+        call.buffer[:size] = request[:size]
+        with refused(errno.EINVAL):
+            call(ready.fileno())
     unharmed(ready)
 
 
-@pytest.mark.parametrize("maximum", [3, 4, 1 << 27, U32])
-def test_a_max_larger_than_the_size_holds_is_einval(ready: Queue, maximum: int) -> None:
-    call = raw.wait(2)
-    call.wait().max = maximum
-    with refused(errno.EINVAL):
-        call(ready.fileno())
+def test_a_max_larger_than_the_size_holds_is_einval(ready: Queue) -> None:
+    for maximum in (3, 4, 1 << 27, U32):
+        call = raw.wait(2)
+        call.wait().max = maximum
+        with refused(errno.EINVAL):
+            call(ready.fileno())
     unharmed(ready)
 
 
-@pytest.mark.parametrize("changes", [1, 2, 1 << 26, U32])
-def test_more_changes_than_the_size_holds_are_einval(ready: Queue, changes: int) -> None:
-    call = raw.wait(1, changes=[])
-    call.wait().nr_changes = changes
-    with refused(errno.EINVAL):
-        call(ready.fileno())
+def test_more_changes_than_the_size_holds_are_einval(ready: Queue) -> None:
+    for changes in (1, 2, 1 << 26, U32):
+        call = raw.wait(1, changes=[])
+        call.wait().nr_changes = changes
+        with refused(errno.EINVAL):
+            call(ready.fileno())
     unharmed(ready)
 
 
@@ -143,22 +144,22 @@ def test_changes_and_max_share_the_size(ready: Queue) -> None:
     unharmed(ready)
 
 
-@pytest.mark.parametrize("changes", [1, U32])
-def test_a_plain_wait_takes_no_changes(ready: Queue, changes: int) -> None:
-    call = raw.wait(8)
-    call.wait().nr_changes = changes
-    with refused(errno.EINVAL):
-        call(ready.fileno())
+def test_a_plain_wait_takes_no_changes(ready: Queue) -> None:
+    for changes in (1, U32):
+        call = raw.wait(8)
+        call.wait().nr_changes = changes
+        with refused(errno.EINVAL):
+            call(ready.fileno())
     unharmed(ready)
 
 
-@pytest.mark.parametrize(("minimum", "maximum"), [(1, 0), (3, 2), (U32, 2)])
 @pytest.mark.parametrize("changes", [None, []], ids=["WAIT", "CHANGE_WAIT"])
 def test_a_min_larger_than_max_is_einval(
-    ready: Queue, minimum: int, maximum: int, changes: list[abi.kevent_request] | None
+    ready: Queue, changes: list[abi.kevent_request] | None
 ) -> None:
-    with refused(errno.EINVAL):
-        raw.wait(maximum, minimum=minimum, changes=changes)(ready.fileno())
+    for minimum, maximum in ((1, 0), (3, 2), (U32, 2)):
+        with refused(errno.EINVAL):
+            raw.wait(maximum, minimum=minimum, changes=changes)(ready.fileno())
     unharmed(ready)
 
 
@@ -169,12 +170,12 @@ def test_every_unknown_flag_of_wait_is_einval(ready: Queue) -> None:
     unharmed(ready)
 
 
-@pytest.mark.parametrize("value", [1, 1 << 32, U64])
-def test_the_reserved_field_of_wait_is_einval(ready: Queue, value: int) -> None:
-    call = raw.wait(2)
-    call.wait().reserved = value
-    with refused(errno.EINVAL):
-        call(ready.fileno())
+def test_the_reserved_field_of_wait_is_einval(ready: Queue) -> None:
+    for value in (1, 1 << 32, U64):
+        call = raw.wait(2)
+        call.wait().reserved = value
+        with refused(errno.EINVAL):
+            call(ready.fileno())
     unharmed(ready)
 
 
@@ -185,21 +186,19 @@ def test_a_wait_by_another_clock_is_einval(ready: Queue) -> None:
     unharmed(ready)
 
 
-@pytest.mark.parametrize("clock", [0, 1, 7])
 @pytest.mark.parametrize("flags", [0, 1], ids=["relative", "absolute"])
-@pytest.mark.parametrize("timeout", [1 << 63, U64 - 1])
-def test_a_timeout_of_more_than_63_bits_is_einval(
-    ready: Queue, clock: int, flags: int, timeout: int
-) -> None:
-    with refused(errno.EINVAL):
-        raw.wait(2, clock=clock, timeout=timeout, flags=flags)(ready.fileno())
+def test_a_timeout_of_more_than_63_bits_is_einval(ready: Queue, flags: int) -> None:
+    for clock in CLOCKS:
+        for timeout in (1 << 63, U64 - 1):
+            with refused(errno.EINVAL):
+                raw.wait(2, clock=clock, timeout=timeout, flags=flags)(ready.fileno())
     unharmed(ready)
 
 
-@pytest.mark.parametrize("clock", [0, 1, 7])
-def test_a_relative_timeout_that_ends_beyond_63_bits_is_einval(ready: Queue, clock: int) -> None:
-    with refused(errno.EINVAL):
-        raw.wait(2, clock=clock, timeout=(1 << 63) - 1)(ready.fileno())
+def test_a_relative_timeout_that_ends_beyond_63_bits_is_einval(ready: Queue) -> None:
+    for clock in CLOCKS:
+        with refused(errno.EINVAL):
+            raw.wait(2, clock=clock, timeout=(1 << 63) - 1)(ready.fileno())
     unharmed(ready)
 
 

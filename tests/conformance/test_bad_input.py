@@ -113,10 +113,10 @@ def test_modify_refuses_the_flags_that_add_refuses(queue: Queue, good: Requests)
         assert result(queue, raw.modify(good(flag))) == expected, Flags(flag)
 
 
-@pytest.mark.parametrize("more", [0, Flags.EDGE, Flags.DISABLED], ids=str)
-def test_one_shot_and_dispatch_exclude_each_other(queue: Queue, good: Requests, more: int) -> None:
-    both = Flags.ONESHOT | Flags.DISPATCH | more
-    assert result(queue, raw.add(good(both))) == errno.EINVAL
+def test_one_shot_and_dispatch_exclude_each_other(queue: Queue, good: Requests) -> None:
+    for more in (0, Flags.EDGE, Flags.DISABLED):
+        both = Flags.ONESHOT | Flags.DISPATCH | more
+        assert result(queue, raw.add(good(both))) == errno.EINVAL
 
 
 def test_every_event_that_the_type_does_not_know_is_einval(queue: Queue, good: Requests) -> None:
@@ -159,37 +159,32 @@ def test_a_parameter_that_means_nothing_is_einval(queue: Queue, good: Requests) 
     assert queue.info().kevents == 0
 
 
-@pytest.mark.parametrize("op", [1, 2, 3, 4, 0xFFFF])
-def test_an_op_outside_of_change_wait_is_einval(queue: Queue, good: Requests, op: int) -> None:
-    assert result(queue, raw.add(good(op=op))) == errno.EINVAL
-    queue.add(pykevent.Request(good.type, good.ident, good.events, 0, 0, good.params))
-    assert result(queue, raw.modify(good(op=op))) == errno.EINVAL
-    bad = raw.request(good.type, good.ident, op=op)
-    assert result(queue, raw.remove(bad)) == errno.EINVAL
+def test_an_op_outside_of_change_wait_is_einval(queue: Queue, good: Requests) -> None:
+    for op in (1, 2, 3, 4, 0xFFFF):
+        assert result(queue, raw.add(good(op=op))) == errno.EINVAL
+    assert result(queue, raw.add(good())) == 0
+    for op in (1, 2, 3, 4, 0xFFFF):
+        assert result(queue, raw.modify(good(op=op))) == errno.EINVAL
+        bad = raw.request(good.type, good.ident, op=op)
+        assert result(queue, raw.remove(bad)) == errno.EINVAL
     assert queue.info().kevents == 1
 
 
-@pytest.mark.parametrize("op", [0, 4, 0xFFFF])
-def test_an_op_that_change_wait_does_not_know_is_einval(
-    queue: Queue, good: Requests, op: int
-) -> None:
-    assert result(queue, raw.wait(1, changes=[good(op=op)])) == errno.EINVAL
+def test_an_op_that_change_wait_does_not_know_is_einval(queue: Queue, good: Requests) -> None:
+    for op in (0, 4, 0xFFFF):
+        assert result(queue, raw.wait(1, changes=[good(op=op)])) == errno.EINVAL
     assert queue.info().kevents == 0
 
 
-@pytest.mark.parametrize(
-    "spoiled", [{"cookie": 1}, {"events": 1}, {"flags": 1}, {"flags": 1 << 31}], ids=str
-)
-def test_remove_takes_nothing_but_type_identity_and_stale(
-    queue: Queue, good: Requests, spoiled: dict[str, int]
-) -> None:
+def test_remove_takes_nothing_but_type_identity_and_stale(queue: Queue, good: Requests) -> None:
     assert result(queue, raw.add(good())) == 0
-    request = raw.request(good.type, good.ident)
-    for name, value in spoiled.items():
-        setattr(request, name, value)
-    assert result(queue, raw.remove(request)) == errno.EINVAL
-    request = raw.request(good.type, good.ident, params=(0, 0, 1))
-    assert result(queue, raw.remove(request)) == errno.EINVAL
+    for name in ("cookie", "events", "flags"):
+        request = raw.request(good.type, good.ident)
+        setattr(request, name, 1)
+        assert result(queue, raw.remove(request)) == errno.EINVAL, name
+    for params in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        request = raw.request(good.type, good.ident, params=params)
+        assert result(queue, raw.remove(request)) == errno.EINVAL, params
     assert queue.info().kevents == 1
 
 
@@ -214,14 +209,14 @@ def has(info: Info, kind: EventType) -> None:
 
 
 @pytest.mark.parametrize("kind", DESCRIPTORS)
-@pytest.mark.parametrize("ident", [1 << 31, U32, 1 << 32, (1 << 32) + 1, 1 << 63, U64], ids=hex)
 def test_a_number_that_cannot_be_a_descriptor_is_ebadf(
-    queue: Queue, info: Info, kind: EventType, ident: int
+    queue: Queue, info: Info, kind: EventType
 ) -> None:
     has(info, kind)
-    assert result(queue, raw.add(raw.request(kind, ident, 1))) == errno.EBADF
-    assert result(queue, raw.modify(raw.request(kind, ident, 1))) == errno.EBADF
-    assert result(queue, raw.remove(raw.request(kind, ident))) == errno.EBADF
+    for ident in (1 << 31, U32, 1 << 32, (1 << 32) + 1, 1 << 63, U64):
+        assert result(queue, raw.add(raw.request(kind, ident, 1))) == errno.EBADF
+        assert result(queue, raw.modify(raw.request(kind, ident, 1))) == errno.EBADF
+        assert result(queue, raw.remove(raw.request(kind, ident))) == errno.EBADF
 
 
 @pytest.mark.parametrize("kind", DESCRIPTORS)
@@ -260,11 +255,11 @@ def test_a_path_comes_by_add_path_only(queue: Queue) -> None:
 
 
 @pytest.mark.needs("INODE")
-@pytest.mark.parametrize("kind", [1, 2, 3, 4, 5, 7, 0xFFFF])
-def test_add_path_takes_paths_only(queue: Queue, kind: int) -> None:
-    call = raw.path(raw.request(kind, 1, 1), b"/")
-    assert call(queue.fileno()) == 0
-    assert call.request().result in (-errno.EINVAL, -errno.ENXIO)
+def test_add_path_takes_paths_only(queue: Queue) -> None:
+    for kind in (1, 2, 3, 4, 5, 7, 0xFFFF):
+        call = raw.path(raw.request(kind, 1, 1), b"/")
+        assert call(queue.fileno()) == 0
+        assert call.request().result in (-errno.EINVAL, -errno.ENXIO), kind
     assert queue.info().kevents == 0
 
 
@@ -298,10 +293,10 @@ def test_a_flag_of_add_path_or_remove_is_refused_by_add(queue: Queue, flag: Flag
 
 
 @pytest.mark.needs("TIMER")
-@pytest.mark.parametrize("clock", [2, 3, 4, 5, 6, 8, 9, 11, 12, U32, U32 + 1, U64 - 1])
-def test_a_timer_of_another_clock_is_einval(queue: Queue, clock: int) -> None:
-    request = raw.request(EventType.TIMER, 1, 1, params=(10**9, 0, clock))
-    assert result(queue, raw.add(request)) == errno.EINVAL
+def test_a_timer_of_another_clock_is_einval(queue: Queue) -> None:
+    for clock in (2, 3, 4, 5, 6, 8, 9, 11, 12, U32, U32 + 1, U64 - 1):
+        request = raw.request(EventType.TIMER, 1, 1, params=(10**9, 0, clock))
+        assert result(queue, raw.add(request)) == errno.EINVAL, clock
 
 
 @pytest.mark.needs("TIMER")

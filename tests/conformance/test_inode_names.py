@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -20,13 +18,6 @@ from .support import drain, now, one, refused
 pytestmark = pytest.mark.needs("INODE")
 
 CREATE, REMOVE = InodeEvents.CREATE, InodeEvents.REMOVE
-
-
-@pytest.fixture
-def directory(tmp_path: Path, stack: ExitStack) -> Opened:
-    """An empty directory, held open."""
-    (tmp_path / "watched").mkdir()
-    return stack.enter_context(Opened(tmp_path / "watched"))
 
 
 def make(directory: Opened, name: bytes) -> None:

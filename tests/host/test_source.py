@@ -13,7 +13,7 @@ from runner.common import TREE
 
 FOLDERS = (".ci", ".github", "chardev", "examples", "kmod", "pykevent", "scripts", "tests")
 SCRIPTS = ("build-module", "check-module", "fetch-kernel", "guest")
-NO_LICENCE_LINE = {".md", ".txt", ".typed", ".rules"}
+NO_LICENCE_LINE = {".md", ".txt", ".typed"}
 
 
 def files() -> Iterator[Path]:

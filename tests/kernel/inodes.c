@@ -412,6 +412,31 @@ static void more_events_than_fit_end_in_one_overflow(void)
 	CHECK_EQ(named, limit);
 }
 
+/* What is queued behind it can never be delivered, so it must not count. */
+static void the_occurrences_of_a_one_shot_are_one_event_to_come(void)
+{
+	static const uint32_t modes[] = { KEVENT_ONESHOT, KEVENT_DISPATCH };
+	int q = queue_open(), dir, i;
+	struct kevent_event ev[16];
+	char name[16];
+	size_t m;
+
+	need_feature(q, KEVENT_FEATURE_INODE);
+	dir = (int)SYS(open(temp_dir(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	for (m = 0; m < ARRAY_SIZE(modes); m++) {
+		CHECK_EQ(add(q, KEVENT_INODE, dir, KEVENT_INODE_CREATE,
+			     modes[m], m), 0);
+		for (i = 0; i < 5; i++) {
+			snprintf(name, sizeof(name), "%zu-%d", m, i);
+			SYS(mkdirat(dir, name, 0755));
+		}
+		CHECK_EQ(wait_events(q, ev, 16, 2, 20 * NSEC_PER_MSEC), 1);
+		CHECK_EQ(ev[0].cookie, m);
+		CHECK(!memcmp(&ev[1], name, 1));
+		check_silent(q);
+	}
+}
+
 static const struct test_case cases[] = {
 	TEST(a_path_does_not_keep_its_file_system_mounted),
 	TEST(unmounts_race_with_watches),
@@ -419,6 +444,7 @@ static const struct test_case cases[] = {
 	TEST(only_the_last_of_several_names_removes_an_inode),
 	TEST(unlinks_of_hard_links_race_with_watches),
 	TEST(more_events_than_fit_end_in_one_overflow),
+	TEST(the_occurrences_of_a_one_shot_are_one_event_to_come),
 };
 
 int main(int argc, char **argv)
