@@ -8,9 +8,11 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/poll.h>
+#include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
 
+#include "compat.h"
 #include "device.h"
 #include "kevent.h"
 
@@ -140,7 +142,7 @@ static long kevent_deliver_now(struct kevent_user *user,
 			       struct kevent_room *room, unsigned int min,
 			       unsigned long *left)
 {
-	struct kevent_delivery d;
+	struct kevent_delivery d __uninitialized;
 	long total = 0, ret = 0;
 
 	kevent_delivery_begin(&d, user);
@@ -155,8 +157,9 @@ static long kevent_deliver_now(struct kevent_user *user,
 		ret = kevent_put_batch(room, &d);
 		if (ret > 0)
 			total += ret;
-		if (ret < nr)
+		if (ret < nr || fatal_signal_pending(current))
 			break;
+		cond_resched();
 	}
 	*left = kevent_delivery_end(&d);
 	return total ?: min(ret, 0L);

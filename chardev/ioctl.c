@@ -150,15 +150,14 @@ static int kevent_get_deadline(const struct kevent_wait *wait,
 	bool forever = wait->timeout == KEVENT_WAIT_FOREVER;
 	int ret;
 
-	/* the clock is checked also where it does not matter */
-	ret = kevent_time(forever ? 0 : wait->timeout, wait->clock, absolute,
-			  &deadline->expires, &deadline->clock);
-	if (ret)
-		return ret;
 	deadline->now = !wait->timeout && !absolute;
+	/* the clock is checked also where it does not matter, but not read */
+	ret = kevent_time(forever ? 0 : wait->timeout, wait->clock,
+			  absolute || forever || deadline->now,
+			  &deadline->expires, &deadline->clock);
 	if (forever)
 		deadline->expires = KTIME_MAX;
-	return 0;
+	return ret;
 }
 
 static int kevent_get_wait(const struct kevent_wait __user *arg, size_t size,
@@ -175,6 +174,21 @@ static int kevent_get_wait(const struct kevent_wait __user *arg, size_t size,
 	    (u64)wait->max * sizeof(struct kevent_event) > size - sizeof(*wait))
 		return -EINVAL;
 	return 0;
+}
+
+/* What WAIT gives back beside the events, but for the changes made. */
+static noinline bool kevent_put_counts(struct kevent_wait __user *arg,
+				       u32 records, unsigned long left)
+{
+	if (!user_access_begin(arg, sizeof(*arg)))
+		return false;
+	unsafe_put_user(records, &arg->records, fault);
+	unsafe_put_user(min_t(unsigned long, left, U32_MAX), &arg->left, fault);
+	user_access_end();
+	return true;
+fault:
+	user_access_end();
+	return false;
 }
 
 static long kevent_ioctl_wait(struct kevent_user *user, bool change,
@@ -197,8 +211,9 @@ static long kevent_ioctl_wait(struct kevent_user *user, bool change,
 		.max = wait.max,
 		.written = &arg->records,
 	};
-	if (put_user(0, &arg->changed) || put_user(0, &arg->records) ||
-	    put_user(0, &arg->left))
+	if (!kevent_put_counts(arg, 0, 0))
+		return -EFAULT;
+	if (change && put_user(0, &arg->changed))
 		return -EFAULT;
 	if (wait.nr_changes) {
 		ret = kevent_claim_results(reqs, wait.nr_changes);
@@ -213,7 +228,7 @@ static long kevent_ioctl_wait(struct kevent_user *user, bool change,
 	}
 	ret = kevent_deliver(user, &room, wait.min, &deadline, &left);
 	/* no more than a hint by now, and written before where it had to be */
-	if (put_user(min_t(unsigned long, left, U32_MAX), &arg->left) && !ret)
+	if (left && !kevent_put_counts(arg, room.used, left) && !ret)
 		ret = -EFAULT;
 	return ret;
 }

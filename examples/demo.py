@@ -37,7 +37,7 @@ class Demo:
     def __init__(self, queue: Queue, directory: Path) -> None:
         self.queue = queue
         self.directory = directory
-        self.begun = time.monotonic_ns()
+        self.begun = 0  # ns
         self.handlers: dict[int, Callable[[Event], None]] = {}
         self.cookies: Iterator[int] = count(1)
         self.seen: set[str] = set()
@@ -70,6 +70,7 @@ class Demo:
     def start(self) -> None:
         """Fill the queue, and set the other threads going."""
         watch, queue = self.cookie, self.queue
+        self.begun = time.monotonic_ns()
         entries = InodeEvents.CREATE | InodeEvents.REMOVE
         queue.add_path(self.directory, entries, ident=1, cookie=watch(self.on_entry))
         requests = [

@@ -23,6 +23,7 @@
 #include <linux/net.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <linux/wait_bit.h>
 
 #include "close.h"
 #include "compat.h"
@@ -50,6 +51,40 @@ static struct fsnotify_group *kevent_close_group;
 static struct kmem_cache *kevent_mark_cache;
 static DEFINE_MUTEX(kevent_close_mutex);
 static u32 kevent_pinned;
+
+/* Marks of all groups, from their allocation to the end of their memory. */
+static atomic_t kevent_marks;
+
+/**
+ * kevent_mark_born - a mark has been allocated
+ */
+void kevent_mark_born(void)
+{
+	atomic_inc(&kevent_marks);
+}
+
+/**
+ * kevent_mark_died - a mark has been freed
+ */
+void kevent_mark_died(void)
+{
+	if (atomic_dec_and_test(&kevent_marks))
+		wake_up_var(&kevent_marks);
+}
+
+/**
+ * kevent_marks_wait - wait until nobody is in a callback of a mark any more
+ *
+ * At unload.  An unmount may still be on its way back from telling us of the
+ * end of a mark, and has the last reference.
+ */
+void kevent_marks_wait(void)
+{
+	fsnotify_wait_marks_destroyed();
+	wait_var_event(&kevent_marks, !atomic_read(&kevent_marks));
+	/* the one who freed the last one, too, has to be out of here */
+	fsnotify_wait_marks_destroyed();
+}
 
 static unsigned int kevent_close_hash(const struct file *file)
 {
@@ -137,6 +172,7 @@ static struct kevent_mark *kevent_mark_get(struct inode *inode)
 			mark = ERR_PTR(-ENOMEM);
 			break;
 		}
+		kevent_mark_born();
 		fsnotify_init_mark(&mark->fsn, kevent_close_group);
 		mark->fsn.mask = FS_CLOSE_WRITE | FS_CLOSE_NOWRITE;
 		mark->users = 1;
@@ -272,16 +308,13 @@ static void kevent_close_free(struct fsnotify_mark *fsn)
 {
 	kmem_cache_free(kevent_mark_cache,
 			container_of(fsn, struct kevent_mark, fsn));
+	kevent_mark_died();
 }
 
 static const struct fsnotify_ops kevent_close_ops = {
 	.handle_event	= kevent_close_event,
 	.freeing_mark	= kevent_close_freeing,
 	.free_mark	= kevent_close_free,
-};
-
-static const struct file_operations kevent_probe_fops = {
-	.owner	= THIS_MODULE,
 };
 
 /* Does this kernel tell of the close of a file without an inode of its own? */
@@ -291,7 +324,7 @@ static int kevent_close_probe(void)
 
 	kevent_pinned = KEVENT_FILE_PTY_MASTER | KEVENT_FILE_FIFO |
 			KEVENT_FILE_OTHER;
-	file = anon_inode_getfile("[kevent]", &kevent_probe_fops, NULL, O_RDONLY);
+	file = anon_inode_getfile("[kevent]", &generic_ro_fops, NULL, O_RDONLY);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
 	if (!kevent_file_notifies(file))
@@ -343,7 +376,7 @@ table:
  */
 void kevent_close_exit(void)
 {
-	fsnotify_wait_marks_destroyed();
+	kevent_marks_wait();
 	fsnotify_put_group(kevent_close_group);
 	kmem_cache_destroy(kevent_mark_cache);
 	kvfree(kevent_close_table);

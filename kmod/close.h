@@ -25,6 +25,9 @@ struct kevent_close {
 	unsigned int bucket;
 };
 
+void kevent_mark_born(void);
+void kevent_mark_died(void);
+void kevent_marks_wait(void);
 u32 kevent_file_kind(struct file *file);
 bool kevent_close_seen(u32 kind, struct file *file);
 int kevent_close_watch(struct kevent_close *close, struct kevent *k,

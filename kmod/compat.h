@@ -11,6 +11,11 @@
 #include <linux/hrtimer.h>
 #include <linux/rcupdate.h>
 
+/* Large, and filled in before it is read: not worth zeroing on every call. */
+#ifndef __uninitialized
+#define __uninitialized	__attribute__((uninitialized))
+#endif
+
 /*
  * A reference to the file at @filep, or NULL where it is being closed or is
  * gone.  @filep is cleared before the file's memory is freed.

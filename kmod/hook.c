@@ -298,6 +298,9 @@ int kevent_file_enqueue(struct kevent *k, const struct kevent_request *req,
 	events = vfs_poll(file, &h.pt) & kf->mask;
 	if (h.ret)
 		return h.ret;
+	/* a mark that went before there was a hook: it is as good as closed */
+	if (kf->attach == KEVENT_ATTACH_MARK && !READ_ONCE(kf->close.file))
+		return -EIO;
 	/* nobody will ever wake us: fine if there is something to say now */
 	if (!kf->hook.head && !events)
 		return -EPERM;
@@ -351,6 +354,11 @@ int kevent_file_modify(struct kevent *k, const struct kevent_request *req,
 	spin_unlock_irq(&k->user->lock);
 	if (!alive)
 		return -ENOENT;
+	/*
+	 * The hook looks at the mask without a lock: either it sees the new
+	 * one, or we see what it was called for.
+	 */
+	smp_mb();
 	if (!(req->flags & KEVENT_DISABLED) &&
 	    kevent_file_poll(target->file, mask))
 		kevent_ready(k);

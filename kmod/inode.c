@@ -84,6 +84,7 @@ struct kevent_occurrence {
  *		the queue's lock
  * @queued:	how many
  * @limit:	how many there may be
+ * @lost:	how many while @overflow was on its way out
  * @overflow:	always at hand to say that others were lost
  */
 struct kevent_inode {
@@ -94,6 +95,7 @@ struct kevent_inode {
 	struct list_head occurrences;
 	u32 queued;
 	u32 limit;
+	u32 lost;
 	struct kevent_occurrence overflow;
 };
 
@@ -176,10 +178,14 @@ static bool kevent_inode_merge(struct kevent_inode *ki, u32 events, u32 rename,
 	return true;
 }
 
-/* Of a kevent that ends or sleeps with its delivery one is enqueued. */
+/*
+ * Of a kevent that ends or sleeps with its delivery one is enqueued; of one
+ * whose inode is gone all that is left.
+ */
 static bool kevent_inode_one_only(const struct kevent_inode *ki)
 {
-	return ki->kevent.flags & (KEVENT_ONESHOT | KEVENT_DISPATCH);
+	return (ki->kevent.flags & (KEVENT_ONESHOT | KEVENT_DISPATCH)) &&
+	       !(ki->kevent.state & KEVENT_BROKEN);
 }
 
 static bool kevent_inode_append(struct kevent_inode *ki,
@@ -199,8 +205,10 @@ static bool kevent_inode_overflow(struct kevent_inode *ki)
 	struct kevent_occurrence *o = &ki->overflow;
 
 	if (!list_empty(&o->node)) {
-		if (!o->item.claimed && o->count < U32_MAX)
-			o->count++;
+		u32 *count = o->item.claimed ? &ki->lost : &o->count;
+
+		if (*count < U32_MAX)
+			++*count;
 		return false;
 	}
 	o->count = 1;
@@ -244,7 +252,7 @@ static void kevent_watch_report(struct kevent_watch *w, u32 events, u32 rename,
 	user = ki->kevent.user;
 	spin_lock_irq(&user->lock);
 	if (!(events & ki->kevent.events) ||
-	    (ki->kevent.state & (KEVENT_DEAD | KEVENT_REMOVED)))
+	    (ki->kevent.state & (KEVENT_DEAD | KEVENT_REMOVED | KEVENT_BROKEN)))
 		goto unlock_user;
 	if (kevent_inode_merge(ki, events, rename, name))
 		goto unlock_user;
@@ -328,6 +336,7 @@ static void kevent_inode_free_mark(struct fsnotify_mark *fsn)
 
 	mem_cgroup_put(w->memcg);
 	kmem_cache_free(kevent_watch_cache, w);
+	kevent_mark_died();
 }
 
 static const struct fsnotify_ops kevent_inode_fsn_ops = {
@@ -345,6 +354,7 @@ static struct kevent_watch *kevent_watch_add(struct kevent_inode *ki,
 	w = kmem_cache_zalloc(kevent_watch_cache, GFP_KERNEL);
 	if (!w)
 		return ERR_PTR(-ENOMEM);
+	kevent_mark_born();
 	w->memcg = get_mem_cgroup_from_mm(current->mm);
 	spin_lock_init(&w->lock);
 	fsnotify_init_mark(&w->fsn, kevent_inode_group);
@@ -417,16 +427,27 @@ static int kevent_inode_enqueue(struct kevent *k,
 	return 0;
 }
 
-/* The kevent's inode, to be put, or NULL where it is gone. */
+/* The kevent's inode and its file system, to be put, or NULL if it is gone. */
 static struct inode *kevent_inode_grab(struct kevent_inode *ki)
 {
 	struct inode *inode = NULL;
 
 	spin_lock(&ki->watch->lock);
-	if (!ki->watch->over)
-		inode = igrab(ki->inode);
+	if (!ki->watch->over &&
+	    atomic_inc_not_zero(&ki->inode->i_sb->s_active)) {
+		inode = ki->inode;
+		ihold(inode);
+	}
 	spin_unlock(&ki->watch->lock);
 	return inode;
+}
+
+static void kevent_inode_put(struct inode *inode)
+{
+	struct super_block *sb = inode->i_sb;
+
+	iput(inode);
+	deactivate_super(sb);
 }
 
 /*
@@ -456,7 +477,7 @@ static int kevent_inode_widen(struct kevent_inode *ki, u32 events)
 	else
 		kevent_watch_remove(passing);
 put:
-	iput(inode);
+	kevent_inode_put(inode);
 	return ret;
 }
 
@@ -533,6 +554,10 @@ static bool kevent_inode_consume(struct kevent *k, struct kevent_item *item,
 	if (o != &ki->overflow) {
 		ki->queued--;
 		kfree(o);
+	} else if (ki->lost) {
+		o->count = ki->lost;
+		ki->lost = 0;
+		kevent_inode_append(ki, o);
 	}
 	return false;
 }
@@ -580,7 +605,7 @@ static int kevent_inode_init(void)
 
 static void kevent_inode_exit(void)
 {
-	fsnotify_wait_marks_destroyed();
+	kevent_marks_wait();
 	fsnotify_put_group(kevent_inode_group);
 	kmem_cache_destroy(kevent_watch_cache);
 }

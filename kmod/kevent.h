@@ -72,6 +72,9 @@ struct kevent_account {
  * @waiters:	sleeping threads, in the order they came
  * @dead:	kevents to be removed by whoever takes @mutex next
  * @nr_dead:	how many
+ * @claims:	items that are claimed
+ * @missed:	somebody who polls the queue saw nothing because of that
+ * @round:	counts deliveries
  * @poll_wait:	those who poll the queue's descriptor
  * @poll_work:	wakes @poll_wait where a callback must not
  * @account:	of the user who pays for the kevents
@@ -90,6 +93,9 @@ struct kevent_user {
 	struct list_head waiters;
 	struct list_head dead;
 	unsigned long nr_dead;
+	unsigned long claims;
+	bool missed;
+	u64 round;
 
 	wait_queue_head_t poll_wait;
 	struct irq_work poll_work;
@@ -187,6 +193,7 @@ struct kevent_ops {
  * @flags:	asked for
  * @state:	KEVENT_READY and so on
  * @claims:	how many of its items are claimed
+ * @round:	the last delivery that delivered it
  * @item:	its own entry of the ready list
  * @dead_node:	in the queue's dead list
  */
@@ -201,6 +208,7 @@ struct kevent {
 	u32 flags;
 	u32 state;
 	u32 claims;
+	u64 round;
 	struct kevent_item item;
 	struct list_head dead_node;
 };
@@ -263,7 +271,8 @@ void kevent_forget_locked(struct kevent *k);
  * struct kevent_delivery - one call's worth of events on their way out
  * @user:	the queue
  * @claimed:	items claimed ahead, to be delivered first
- * @done:	kevents delivered so far that may have to be enqueued again
+ * @round:	marks the kevents it has delivered
+ * @again:	some of these were active again meanwhile
  * @nr:		events in the batch in hand
  * @event:	these events, ready to be copied
  * @name:	the entry's name of each, or NULL; valid until the batch is done
@@ -272,7 +281,8 @@ void kevent_forget_locked(struct kevent *k);
 struct kevent_delivery {
 	struct kevent_user *user;
 	struct list_head claimed;
-	struct list_head done;
+	u64 round;
+	bool again;
 	unsigned int nr;
 	struct kevent_event event[KEVENT_DELIVERY_BATCH];
 	const char *name[KEVENT_DELIVERY_BATCH];

@@ -12,8 +12,8 @@
  *	the provider's lock	wait-queue head of the watched file
  *	user->lock		ready list, state of kevents, waiters
  *
- * user->poll_wait's own lock is taken with none of ours held, but below the
- * provider's.  A callback from a file that may itself be a queue of events
+ * user->poll_wait's own lock is taken below all of these but user->lock, which
+ * is never held then.  A callback from a file that may itself be a queue of events
  * (KEVENT_NESTED) therefore leaves that to an irq_work: no chain of wake-ups
  * goes through two queues under the locks of the first.
  *

@@ -183,6 +183,9 @@ void kevent_closed(struct kevent *k, bool report)
 	if (report || (k->flags & KEVENT_NOTIFY_BROKEN)) {
 		k->state |= KEVENT_BROKEN;
 		k->state &= ~KEVENT_ASLEEP;
+		/* first what happened before that */
+		if (k->ops->park)
+			k->ops->park(k, false);
 		wake = kevent_ready_locked(k);
 	} else {
 		kevent_kill_locked(k);
@@ -199,6 +202,7 @@ static void kevent_claim_locked(struct kevent_item *item)
 	kevent_item_park_locked(k, item);
 	item->claimed = true;
 	k->claims++;
+	k->user->claims++;
 	if (kevent_is_own(item))
 		k->state &= ~KEVENT_READY;
 }
@@ -215,12 +219,33 @@ static bool kevent_unclaim_locked(struct kevent_item *item,
 
 	item->claimed = false;
 	k->claims--;
+	k->user->claims--;
 	if (k->state & KEVENT_REMOVED) {
 		if (!k->claims && (k->state & KEVENT_ORPHAN))
 			list_add(&k->dead_node, orphans);
 		return false;
 	}
 	return !(k->state & KEVENT_DEAD);
+}
+
+/* Claimed for something that a MODIFY since then has put an end to? */
+static bool kevent_is_outdated(const struct kevent_item *item)
+{
+	return kevent_is_own(item) &&
+	       (item->kevent->state & (KEVENT_MODIFIED | KEVENT_AGAIN |
+				       KEVENT_BROKEN)) == KEVENT_MODIFIED;
+}
+
+/*
+ * Somebody polled the queue, was told that there is nothing because everything
+ * was claimed, and now there is something.
+ */
+static bool kevent_missed_locked(struct kevent_user *user)
+{
+	if (!user->missed || !user->ready)
+		return false;
+	user->missed = false;
+	return true;
 }
 
 /* Back to the head of the ready list, as if it had never been claimed. */
@@ -230,13 +255,15 @@ static void kevent_put_back_locked(struct kevent_item *item,
 	struct kevent *k = item->kevent;
 	struct kevent_user *user = k->user;
 	bool own = kevent_is_own(item);
+	bool outdated = kevent_is_outdated(item);
 
 	if (!kevent_unclaim_locked(item, orphans))
 		return;
-	k->state &= ~KEVENT_MODIFIED;
+	if (!k->claims)
+		k->state &= ~KEVENT_MODIFIED;
 	if (own)
 		k->state &= ~KEVENT_AGAIN;
-	if (k->state & KEVENT_ASLEEP)
+	if (outdated || (k->state & KEVENT_ASLEEP))
 		return;
 	list_add(&item->list, &user->ready_list);
 	user->ready++;
@@ -272,24 +299,31 @@ void kevent_delivery_begin(struct kevent_delivery *d, struct kevent_user *user)
 {
 	d->user = user;
 	d->nr = 0;
+	d->round = 0;
+	d->again = false;
 	INIT_LIST_HEAD(&d->claimed);
-	INIT_LIST_HEAD(&d->done);
 }
 
 /* The next item to deliver, claimed, or NULL. */
-static struct kevent_item *kevent_take_locked(struct kevent_delivery *d)
+static struct kevent_item *kevent_take_locked(struct kevent_delivery *d,
+					      struct list_head *orphans)
 {
 	struct kevent_item *item;
 
-	if (unlikely(!list_empty(&d->claimed))) {
+	while (unlikely(!list_empty(&d->claimed))) {
 		item = list_first_entry(&d->claimed, struct kevent_item, list);
 		list_del_init(&item->list);
-		return item;
+		if (!kevent_is_outdated(item))
+			return item;
+		kevent_put_back_locked(item, orphans);
 	}
-	item = list_first_entry_or_null(&d->user->ready_list,
-					struct kevent_item, list);
-	if (item)
-		kevent_claim_locked(item);
+	if (list_empty(&d->user->ready_list))
+		return NULL;
+	item = list_first_entry(&d->user->ready_list, struct kevent_item, list);
+	/* delivered by this very call, as is all that follows but what is new */
+	if (item->kevent->round == d->round && kevent_is_own(item))
+		return NULL;
+	kevent_claim_locked(item);
 	return item;
 }
 
@@ -335,8 +369,8 @@ static void kevent_stale_locked(struct kevent_item *item,
 		return;
 	if (k->ops->gone && k->ops->gone(k))
 		kevent_kill_locked(k);
-	else if (again)
-		kevent_ready_locked(k);
+	else if (again && kevent_ready_locked(k))
+		k->user->missed = true;
 }
 
 /* Asks the sources whose events are conditions; drops what does not hold. */
@@ -382,51 +416,69 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
 {
 	struct kevent_user *user = d->user;
 
+	LIST_HEAD(orphans);
+
 	max = min_t(unsigned int, max, KEVENT_DELIVERY_BATCH);
 	do {
 		d->nr = 0;
 		spin_lock_irq(&user->lock);
+		if (!d->round)
+			d->round = ++user->round;
 		while (d->nr < max) {
-			struct kevent_item *item = kevent_take_locked(d);
+			struct kevent_item *item;
+
+			item = kevent_take_locked(d, &orphans);
 
 			if (!item)
 				break;
 			kevent_fill_locked(d, item);
 		}
 		spin_unlock_irq(&user->lock);
+		kevent_free_orphans(&orphans);
+		INIT_LIST_HEAD(&orphans);
 		if (!d->nr)
 			return 0;
 		kevent_check_batch(d);
-	} while (!d->nr);
+	} while (!d->nr && !fatal_signal_pending(current));
 	return d->nr;
 }
 
-/* What is to happen to an item whose event has been handed over. */
-static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
-				    struct list_head *orphans)
+/*
+ * What becomes of a kevent that is not claimed any more, whose own item was
+ * delivered.  @state is what it was like while it was.
+ */
+static void kevent_requeue_locked(struct kevent_delivery *d, struct kevent *k,
+				  u32 state)
 {
-	struct kevent_item *item = d->item[i];
-	struct kevent *k = item->kevent;
-	bool broken = d->event[i].flags & KEVENT_EVENT_BROKEN;
-	bool alive;
+	u32 fresh = state & (KEVENT_AGAIN | KEVENT_BROKEN);
 
-	if (kevent_is_own(item)) {
-		if (broken)
+	k->state &= ~(KEVENT_AGAIN | KEVENT_MODIFIED);
+	if (!(state & KEVENT_MODIFIED)) {
+		if (k->flags & KEVENT_ONESHOT) {
 			kevent_kill_locked(k);
-		else if (k->ops->consume &&
-			 !(k->state & (KEVENT_DEAD | KEVENT_REMOVED)) &&
-			 k->ops->consume(k, item, &d->event[i]))
-			k->state |= KEVENT_AGAIN;
-		list_add_tail(&item->list, &d->done);
-		return;
+			return;
+		}
+		/* a close since then is still to be told */
+		if ((k->flags & KEVENT_DISPATCH) && !(state & KEVENT_BROKEN))
+			k->state |= KEVENT_ASLEEP;
 	}
-	/* one of many: it is used up, and the kevent need not be kept */
-	alive = kevent_unclaim_locked(item, orphans);
-	k->ops->consume(k, item, &d->event[i]);
-	if (!alive)
+	if (k->state & KEVENT_ASLEEP)
 		return;
+	if (!fresh && (k->ops->peek || (k->flags & KEVENT_EDGE)))
+		return;
+	if (fresh)
+		d->again = true;
+	k->state |= KEVENT_READY;
+	list_add_tail(&k->item.list, &d->user->ready_list);
+	d->user->ready++;
+}
+
+/* The same, where it was one of many occurrences, which is used up. */
+static void kevent_used_up_locked(struct kevent *k)
+{
 	if (k->state & KEVENT_MODIFIED) {
-		k->state &= ~KEVENT_MODIFIED;
+		if (!k->claims)
+			k->state &= ~KEVENT_MODIFIED;
 		k->ops->park(k, false);
 	} else if (k->flags & KEVENT_ONESHOT) {
 		kevent_kill_locked(k);
@@ -435,10 +487,42 @@ static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
 	}
 }
 
+/* An event has been handed over. */
+static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
+				    struct list_head *orphans)
+{
+	struct kevent_item *item = d->item[i];
+	struct kevent *k = item->kevent;
+	bool alive = kevent_unclaim_locked(item, orphans);
+
+	if (!kevent_is_own(item)) {
+		k->ops->consume(k, item, &d->event[i]);
+		if (alive)
+			kevent_used_up_locked(k);
+		return;
+	}
+	if (!alive)
+		return;
+	if (d->event[i].flags & KEVENT_EVENT_BROKEN) {
+		kevent_kill_locked(k);
+		return;
+	}
+	if (k->ops->consume) {
+		k->state &= ~KEVENT_AGAIN;
+		if (k->ops->consume(k, item, &d->event[i]))
+			k->state |= KEVENT_AGAIN;
+	}
+	k->round = d->round;
+	kevent_requeue_locked(d, k, k->state);
+}
+
 /**
  * kevent_delivery_done - a batch has been copied
  * @d:		the delivery
  * @nr:		how many of the batch; the others stay queued, in their order
+ *
+ * Level-triggered kevents join the end of the ready list again, marked so that
+ * this delivery does not report them twice.
  */
 void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr)
 {
@@ -449,77 +533,40 @@ void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr)
 	spin_lock_irq(&user->lock);
 	for (i = 0; i < nr; i++)
 		kevent_delivered_locked(d, i, &orphans);
+	/* kevent_delivery_end() puts them back, and those after them */
 	for (i = d->nr; i > nr; i--)
-		kevent_put_back_locked(d->item[i - 1], &orphans);
+		list_add(&d->item[i - 1]->list, &d->claimed);
 	spin_unlock_irq(&user->lock);
 	d->nr = 0;
 	kevent_free_orphans(&orphans);
-}
-
-/*
- * What becomes of a kevent whose event has been delivered.  True where it was
- * active again meanwhile, which those who poll the queue have not been told.
- */
-static bool kevent_settle_done_locked(struct kevent_item *item,
-				      struct list_head *orphans)
-{
-	struct kevent *k = item->kevent;
-	u32 state = k->state;
-
-	if (!kevent_unclaim_locked(item, orphans))
-		return false;
-	k->state &= ~(KEVENT_AGAIN | KEVENT_MODIFIED);
-	if (!(state & KEVENT_MODIFIED)) {
-		if (k->flags & KEVENT_ONESHOT) {
-			kevent_kill_locked(k);
-			return false;
-		}
-		/* a close since then is still to be told */
-		if ((k->flags & KEVENT_DISPATCH) && !(state & KEVENT_BROKEN))
-			k->state |= KEVENT_ASLEEP;
-	}
-	if (k->state & KEVENT_ASLEEP)
-		return false;
-	if (!(state & (KEVENT_AGAIN | KEVENT_BROKEN)) &&
-	    (k->ops->peek || (k->flags & KEVENT_EDGE)))
-		return false;
-	k->state |= KEVENT_READY;
-	list_add_tail(&item->list, &k->user->ready_list);
-	k->user->ready++;
-	return state & (KEVENT_AGAIN | KEVENT_BROKEN);
 }
 
 /**
  * kevent_delivery_end - finish delivering
  * @d:		the delivery; every batch of it is done
  *
- * Level-triggered kevents join the ready list again only here, so that one
- * call reports each of them once.  Whoever leaves with work still queued, also
- * theirs, passes the wake-up on.
+ * Whoever leaves with work still queued, also level-triggered kevents of its
+ * own, passes the wake-up on.
  *
  * Return: how many events are ready in the queue now
  */
 unsigned long kevent_delivery_end(struct kevent_delivery *d)
 {
 	struct kevent_user *user = d->user;
-	struct kevent_item *item, *next;
-	bool dead, again = false;
 	LIST_HEAD(orphans);
 	unsigned long left;
+	bool dead, missed;
 
 	spin_lock_irq(&user->lock);
 	kevent_put_back_all_locked(&d->claimed, &orphans);
-	list_for_each_entry_safe(item, next, &d->done, list) {
-		list_del_init(&item->list);
-		again |= kevent_settle_done_locked(item, &orphans);
-	}
 	if (user->ready && !list_empty(&user->waiters))
 		kevent_wake_one_locked(user);
 	left = user->ready;
 	dead = user->nr_dead;
+	missed = kevent_missed_locked(user);
 	spin_unlock_irq(&user->lock);
 
-	if (again)
+	if (missed || d->again)
 		kevent_wake_pollers(user, false);
 	kevent_free_orphans(&orphans);
 	/* where somebody else has the mutex, they or the next one will reap */
@@ -557,9 +604,11 @@ static bool kevent_settle(struct kevent_user *user, unsigned long want,
 {
 	unsigned long found = 0;
 	LIST_HEAD(orphans);
+	bool missed;
 
 	spin_lock_irq(&user->lock);
-	while (found < want && !list_empty(&user->ready_list)) {
+	while (found < want && !list_empty(&user->ready_list) &&
+	       !fatal_signal_pending(current)) {
 		struct kevent_item *item;
 		bool holds = true;
 
@@ -583,7 +632,12 @@ static bool kevent_settle(struct kevent_user *user, unsigned long want,
 	/* others may have gone to sleep over what was claimed meanwhile */
 	if (user->ready)
 		kevent_wake_one_locked(user);
+	missed = kevent_missed_locked(user);
+	if (depth && !found && user->claims)
+		user->missed = true;
 	spin_unlock_irq(&user->lock);
+	if (missed)
+		kevent_wake_pollers(user, depth);
 	kevent_free_orphans(&orphans);
 	return found >= want;
 }
@@ -670,9 +724,6 @@ int kevent_wait(struct kevent_user *user, unsigned int min,
 
 	if (deadline->now)
 		return -ETIME;
-	/* whatever is ready by now, it was not enough when we came here */
-	if (signal_pending(current))
-		return -EINTR;
 	if (timed) {
 		kevent_sleeper_setup(&sleeper, deadline->clock);
 		hrtimer_set_expires_range_ns(&sleeper.timer, deadline->expires,
@@ -681,13 +732,14 @@ int kevent_wait(struct kevent_user *user, unsigned int min,
 	}
 	INIT_LIST_HEAD(&w.list);
 	spin_lock_irq(&user->lock);
-	while (user->ready < min) {
+	for (;;) {
 		set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
+		/* whatever is ready now, it was not enough when we came */
 		if (signal_pending(current))
 			ret = -EINTR;
 		else if (timed && !sleeper.task)
 			ret = -ETIME;
-		if (ret)
+		if (ret || user->ready >= min)
 			break;
 		/* also if woken for events that somebody else took first */
 		if (list_empty(&w.list))

@@ -85,8 +85,10 @@ static u64 kevent_socket_readable(struct socket *sock)
 	} else if (sk->sk_family == AF_UNIX && sk->sk_type == SOCK_STREAM) {
 		len = unix_inq_len(sk);
 #endif
-	} else if (sk->sk_type == SOCK_DGRAM || sk->sk_type == SOCK_RAW ||
-		   sk->sk_type == SOCK_SEQPACKET) {
+	} else if (!READ_ONCE(sk->sk_err) &&
+		   (sk->sk_type == SOCK_DGRAM || sk->sk_type == SOCK_RAW ||
+		    sk->sk_type == SOCK_SEQPACKET)) {
+		/* a pending error would be taken away by this */
 		len = kernel_recvmsg(sock, &msg, NULL, 0, 0, msg.msg_flags);
 	} else {
 		len = 0;

@@ -83,8 +83,9 @@ static int kevent_timer_set(struct kevent_timer *t,
 			  req->flags & KEVENT_ABSTIME, &expires, &base);
 	if (ret)
 		return ret;
-	kevent_timer_setup(&t->timer, base, kevent_timer_expire);
 	spin_lock_irq(&user->lock);
+	/* whoever looks at it holds the lock, and nobody has it set */
+	kevent_timer_setup(&t->timer, base, kevent_timer_expire);
 	t->interval = req->param[1];
 	t->expiries = 0;
 	t->peeked = 0;
@@ -113,7 +114,9 @@ static int kevent_timer_modify(struct kevent *k,
 	spin_lock_irq(&k->user->lock);
 	alive = kevent_modify_locked(k, req);
 	if (alive) {
-		/* a delivery under way is not to set it again */
+		/* nor is a delivery under way to set it again */
+		t->interval = 0;
+		t->expiries = 0;
 		t->peeked = 0;
 		kevent_forget_locked(k);
 	}
@@ -151,12 +154,10 @@ static bool kevent_timer_consume(struct kevent *k, struct kevent_item *item,
 {
 	struct kevent_timer *t = to_kevent_timer(k);
 
-	if (!t->peeked)
-		return false;
 	t->expiries -= t->peeked;
-	t->peeked = 0;
-	if (t->interval && !hrtimer_is_queued(&t->timer))
+	if (t->peeked && t->interval && !hrtimer_is_queued(&t->timer))
 		hrtimer_start_expires(&t->timer, HRTIMER_MODE_ABS);
+	t->peeked = 0;
 	return t->expiries;
 }
 

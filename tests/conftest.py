@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""For all tests: in a guest, the kernel's log is read after each one."""
+"""For all tests: in a guest, the kernel's log is read after each one.
+
+A guest's kernel may die before pytest reports: failures are written down at once.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from runner.klog import Kmsg, complaints
@@ -33,3 +37,10 @@ def kernel_is_content(kernel_log: Kmsg | None, request: pytest.FixtureRequest) -
     lines = kernel_log.lines()
     if complaints(lines):
         pytest.fail("the kernel log says:\n" + "\n".join(lines), pytrace=False)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    folder = os.environ.get("KEVENT_RESULTS")
+    if report.failed and folder:
+        with (Path(folder) / "failures.txt").open("a", encoding="utf-8") as file:
+            file.write(f"=== {report.nodeid} ({report.when})\n{report.longreprtext}\n")

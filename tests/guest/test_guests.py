@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from runner.common import BUILD, TREE
+from runner.common import BUILD, TREE, Failure
 from runner.kernels import table
 from runner.report import outcomes, sentence
 
@@ -19,6 +20,12 @@ LIMIT = 1500  # seconds for the tests of one guest
 CANNOT_RUN = 77
 
 SERIES = [os.environ["KERNEL"]] if os.environ.get("KERNEL") else list(table())
+
+
+def failures(results: Path) -> str:
+    """What the tests in the guest wrote down as they failed."""
+    written = results / "failures.txt"
+    return written.read_text(encoding="utf-8") if written.is_file() else ""
 
 
 @pytest.mark.parametrize("series", SERIES)
@@ -48,9 +55,13 @@ def test_conformance_and_kernel_tests_pass_in_a_guest(
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    found = outcomes(results / "junit.xml")
+    try:
+        found = outcomes(results / "junit.xml")
+    except Failure as failure:
+        pytest.fail(f"{failure}\n{failures(results)}", pytrace=False)
     reports.append(f"Linux {series}: {sentence(found)}")
-    assert status == 0
+    if status:
+        pytest.fail(f"the guest's status is {status}\n{failures(results)}", pytrace=False)
     for folder in ("conformance", "kernel"):
         assert found[folder]["passed"] > 0
         assert found[folder]["failed"] == 0

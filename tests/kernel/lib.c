@@ -135,14 +135,21 @@ static void remove_temp(pid_t session)
 	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static char temp_path[128];
+
+static void make_temp(void)
+{
+	temp_name(temp_path, sizeof(temp_path), getsid(0));
+	if (mkdir(temp_path, 0755) && errno != EEXIST)
+		FAIL("%s: %s", temp_path, strerror(errno));
+}
+
 const char *temp_dir(void)
 {
-	static char path[128];
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-	temp_name(path, sizeof(path), getsid(0));
-	if (mkdir(path, 0755) && errno != EEXIST)
-		FAIL("%s: %s", path, strerror(errno));
-	return path;
+	pthread_once(&once, make_temp);
+	return temp_path;
 }
 
 static void show_file(const char *path)
