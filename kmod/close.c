@@ -214,6 +214,8 @@ void kevent_close_unwatch(struct kevent_close *close,
 	spin_lock(&bucket->lock);
 	if (!hlist_unhashed(&close->node))
 		hlist_del_init(&close->node);
+	/* nobody tells us of its end any more: not to be looked at again */
+	WRITE_ONCE(close->file, NULL);
 	if (unhook)
 		unhook(close->kevent);
 	spin_unlock(&bucket->lock);

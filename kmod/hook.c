@@ -373,10 +373,14 @@ void kevent_file_dequeue(struct kevent *k)
 {
 	struct kevent_file *kf = to_kevent_file(k);
 
-	if (kf->attach == KEVENT_ATTACH_MARK)
+	if (kf->attach == KEVENT_ATTACH_MARK) {
 		kevent_close_unwatch(&kf->close, kevent_unhook);
-	else
-		kevent_unhook(k);
+		return;
+	}
+	kevent_unhook(k);
+	/* see kevent_close_unwatch() */
+	if (kf->attach == KEVENT_ATTACH_SELF)
+		WRITE_ONCE(kf->close.file, NULL);
 }
 
 /**
