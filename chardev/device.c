@@ -157,7 +157,7 @@ static long kevent_deliver_now(struct kevent_user *user,
 		ret = kevent_put_batch(room, &d);
 		if (ret > 0)
 			total += ret;
-		if (ret < nr || fatal_signal_pending(current))
+		if (ret < (long)nr || fatal_signal_pending(current))
 			break;
 		cond_resched();
 	}
@@ -183,6 +183,8 @@ long kevent_deliver(struct kevent_user *user, struct kevent_room *room,
 	int wait = 0;
 	long ret;
 
+	if (deadline->now && !READ_ONCE(user->ready))
+		return 0;
 	for (;;) {
 		ret = kevent_deliver_now(user, room, wait ? 0 : min, left);
 		if (ret || !min || wait == -ETIME ||

@@ -4,6 +4,7 @@
  * Their memory is charged to the memory cgroup besides, by the allocators.
  */
 #include <linux/cred.h>
+#include <linux/hashtable.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -22,6 +23,27 @@ unsigned long kevent_max_user;
 module_param_named(max_user_kevents, kevent_max_user, ulong, 0644);
 MODULE_PARM_DESC(max_user_kevents, "kevents in all queues of one user (0 at load: a twenty-fifth of memory)");
 
+static unsigned long kevent_max_user_events;
+module_param_named(max_user_inode_events, kevent_max_user_events, ulong, 0644);
+MODULE_PARM_DESC(max_user_inode_events, "inode events that all queues of one user may have waiting (0 at load: as max_user_kevents)");
+
+static unsigned int kevent_max_watches = 128;
+module_param_named(max_inode_watches, kevent_max_watches, uint, 0644);
+MODULE_PARM_DESC(max_inode_watches, "kevents of one user on one inode: everybody who uses the inode waits for them");
+
+/*
+ * How many kevents a user has on an inode.  The inode is only a number here:
+ * one that takes the place of another is charged a little too much at first.
+ */
+struct kevent_watches {
+	struct hlist_node node;
+	const struct kevent_account *account;
+	const struct inode *inode;
+	unsigned int count;
+};
+
+static DEFINE_HASHTABLE(kevent_watches, 8);
+static DEFINE_MUTEX(kevent_watches_mutex);
 static HLIST_HEAD(kevent_accounts);
 static DEFINE_MUTEX(kevent_accounts_mutex);
 
@@ -35,6 +57,8 @@ void kevent_account_init(void)
 				  KEVENT_COST;
 	if (!kevent_max_queue)
 		kevent_max_queue = kevent_max_user;
+	if (!kevent_max_user_events)
+		kevent_max_user_events = kevent_max_user;
 }
 
 /**
@@ -105,4 +129,97 @@ void kevent_uncharge(struct kevent_user *user)
 {
 	user->kevents--;
 	atomic_long_dec(&user->account->kevents);
+}
+
+static struct kevent_watches *
+kevent_watches_find(const struct kevent_account *account,
+		    const struct inode *inode)
+{
+	struct kevent_watches *w;
+
+	hash_for_each_possible(kevent_watches, w, node, (unsigned long)inode)
+		if (w->inode == inode && w->account == account)
+			return w;
+	return NULL;
+}
+
+/**
+ * kevent_charge_watch - account for one more kevent on an inode
+ * @account:	of the user
+ * @inode:	the inode
+ *
+ * Return: 0 or -errno
+ */
+int kevent_charge_watch(const struct kevent_account *account,
+			const struct inode *inode)
+{
+	struct kevent_watches *w;
+	int ret = 0;
+
+	mutex_lock(&kevent_watches_mutex);
+	w = kevent_watches_find(account, inode);
+	if (!w) {
+		w = kzalloc(sizeof(*w), GFP_KERNEL_ACCOUNT);
+		if (!w) {
+			ret = -ENOMEM;
+			goto unlock;
+		}
+		w->account = account;
+		w->inode = inode;
+		hash_add(kevent_watches, &w->node, (unsigned long)inode);
+	}
+	if (w->count < READ_ONCE(kevent_max_watches))
+		w->count++;
+	else
+		ret = -ENOSPC;
+	if (!w->count) {
+		hash_del(&w->node);
+		kfree(w);
+	}
+unlock:
+	mutex_unlock(&kevent_watches_mutex);
+	return ret;
+}
+
+/**
+ * kevent_uncharge_watch - one kevent less on an inode
+ * @account:	of the user
+ * @inode:	the inode, or what was it
+ */
+void kevent_uncharge_watch(const struct kevent_account *account,
+			   const struct inode *inode)
+{
+	struct kevent_watches *w;
+
+	mutex_lock(&kevent_watches_mutex);
+	w = kevent_watches_find(account, inode);
+	if (!--w->count) {
+		hash_del(&w->node);
+		kfree(w);
+	}
+	mutex_unlock(&kevent_watches_mutex);
+}
+
+/**
+ * kevent_charge_event - account for one more inode event that waits
+ * @account:	of the user
+ *
+ * Return: false where there are too many
+ */
+bool kevent_charge_event(struct kevent_account *account)
+{
+	if (atomic_long_inc_return(&account->events) <=
+	    READ_ONCE(kevent_max_user_events))
+		return true;
+	atomic_long_dec(&account->events);
+	return false;
+}
+
+/**
+ * kevent_uncharge_event - one inode event less
+ * @account:	of the user
+ */
+void kevent_uncharge_event(struct kevent_account *account)
+{
+	atomic_long_dec(&account->events);
 }

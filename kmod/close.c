@@ -31,6 +31,9 @@
 
 #define KEVENT_CLOSE_BITS	12
 
+/* How many kevents of one file end before the lock is let go for a moment. */
+#define KEVENT_CLOSE_HOLD	64
+
 /**
  * struct kevent_mark - our mark on an inode
  * @fsn:	what fsnotify knows of it
@@ -264,7 +267,10 @@ static void kevent_close_end(struct kevent_close_bucket *bucket,
 {
 	struct kevent_close *close;
 	struct hlist_node *next;
+	unsigned int held;
 
+again:
+	held = 0;
 	spin_lock(&bucket->lock);
 	hlist_for_each_entry_safe(close, next, &bucket->list, node) {
 		if (file ? close->file != file : close->mark != mark)
@@ -272,6 +278,11 @@ static void kevent_close_end(struct kevent_close_bucket *bucket,
 		hlist_del_init(&close->node);
 		WRITE_ONCE(close->file, NULL);
 		close->kevent->ops->closed(close->kevent, !file);
+		if (++held < KEVENT_CLOSE_HOLD)
+			continue;
+		spin_unlock(&bucket->lock);
+		cond_resched();
+		goto again;
 	}
 	spin_unlock(&bucket->lock);
 }

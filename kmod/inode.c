@@ -180,12 +180,13 @@ static bool kevent_inode_merge(struct kevent_inode *ki, u32 events, u32 rename,
 
 /*
  * Of a kevent that ends or sleeps with its delivery one is enqueued; of one
- * whose inode is gone all that is left.
+ * that sleeps no more, because its inode is gone, all that is left.
  */
 static bool kevent_inode_one_only(const struct kevent_inode *ki)
 {
-	return (ki->kevent.flags & (KEVENT_ONESHOT | KEVENT_DISPATCH)) &&
-	       !(ki->kevent.state & KEVENT_BROKEN);
+	return (ki->kevent.flags & KEVENT_ONESHOT) ||
+	       ((ki->kevent.flags & KEVENT_DISPATCH) &&
+		!(ki->kevent.state & KEVENT_BROKEN));
 }
 
 static bool kevent_inode_append(struct kevent_inode *ki,
@@ -256,7 +257,8 @@ static void kevent_watch_report(struct kevent_watch *w, u32 events, u32 rename,
 		goto unlock_user;
 	if (kevent_inode_merge(ki, events, rename, name))
 		goto unlock_user;
-	if (!o || ki->queued >= ki->limit) {
+	if (!o || ki->queued >= ki->limit ||
+	    !kevent_charge_event(user->account)) {
 		wake = kevent_inode_overflow(ki);
 		goto unlock_user;
 	}
@@ -420,9 +422,14 @@ static int kevent_inode_enqueue(struct kevent *k,
 		if (ret)
 			return ret;
 	}
+	ret = kevent_charge_watch(k->user->account, inode);
+	if (ret)
+		return ret;
 	w = kevent_watch_add(ki, inode, kevent_inode_mask(req->events, inode));
-	if (IS_ERR(w))
+	if (IS_ERR(w)) {
+		kevent_uncharge_watch(k->user->account, inode);
 		return PTR_ERR(w);
+	}
 	ki->watch = w;
 	return 0;
 }
@@ -510,8 +517,10 @@ static void kevent_inode_dequeue(struct kevent *k)
 	struct kevent_inode *ki = to_kevent_inode(k);
 
 	kevent_close_unwatch(&ki->close, NULL);
-	if (ki->watch)
-		kevent_watch_remove(ki->watch);
+	if (!ki->watch)
+		return;
+	kevent_watch_remove(ki->watch);
+	kevent_uncharge_watch(k->user->account, ki->inode);
 }
 
 static void kevent_inode_release(struct kevent *k)
@@ -521,9 +530,12 @@ static void kevent_inode_release(struct kevent *k)
 
 	if (!ki->occurrences.next)
 		return;
-	list_for_each_entry_safe(o, next, &ki->occurrences, node)
-		if (o != &ki->overflow)
-			kfree(o);
+	list_for_each_entry_safe(o, next, &ki->occurrences, node) {
+		if (o == &ki->overflow)
+			continue;
+		kevent_uncharge_event(k->user->account);
+		kfree(o);
+	}
 }
 
 static void kevent_inode_peek(struct kevent *k, struct kevent_item *item,
@@ -553,6 +565,7 @@ static bool kevent_inode_consume(struct kevent *k, struct kevent_item *item,
 	list_del_init(&o->node);
 	if (o != &ki->overflow) {
 		ki->queued--;
+		kevent_uncharge_event(k->user->account);
 		kfree(o);
 	} else if (ki->lost) {
 		o->count = ki->lost;
@@ -562,7 +575,7 @@ static bool kevent_inode_consume(struct kevent *k, struct kevent_item *item,
 	return false;
 }
 
-static void kevent_inode_park(struct kevent *k, bool park)
+static bool kevent_inode_park(struct kevent *k, bool park)
 {
 	struct kevent_inode *ki = to_kevent_inode(k);
 	struct kevent_occurrence *o;
@@ -575,6 +588,7 @@ static void kevent_inode_park(struct kevent *k, bool park)
 		if (!park && kevent_inode_one_only(ki))
 			break;
 	}
+	return !list_empty(&ki->occurrences);
 }
 
 static void kevent_inode_closed(struct kevent *k, bool lost)

@@ -18,6 +18,7 @@
 
 #include "kevent_uapi.h"
 
+struct inode;
 struct seq_file;
 struct kevent;
 
@@ -51,12 +52,14 @@ struct kevent_item {
  * @uid:	of the opener of the queues
  * @refs:	queues that use it
  * @kevents:	how many
+ * @events:	inode events that wait in them
  * @node:	in the list of all accounts
  */
 struct kevent_account {
 	kuid_t uid;
 	unsigned int refs;
 	atomic_long_t kevents;
+	atomic_long_t events;
 	struct hlist_node node;
 };
 
@@ -147,8 +150,8 @@ struct kevent_target {
  * @gone:	whether the watched file was closed without a word; may be NULL
  * @park:	takes all items but the kevent's own off the ready list, or puts
  *		on it those that may be delivered: of a kevent that ends or
- *		sleeps with its delivery, one.  Under the queue's lock; may be
- *		NULL
+ *		sleeps with its delivery, one.  True where it has any.  Under
+ *		the queue's lock; may be NULL
  * @close:	how the close of the watched file is seen, for fdinfo
  */
 struct kevent_ops {
@@ -177,7 +180,7 @@ struct kevent_ops {
 			const struct kevent_event *event);
 	void (*closed)(struct kevent *k, bool lost);
 	bool (*gone)(struct kevent *k);
-	void (*park)(struct kevent *k, bool park);
+	bool (*park)(struct kevent *k, bool park);
 	const char *(*close)(const struct kevent *k);
 };
 
@@ -193,7 +196,7 @@ struct kevent_ops {
  * @flags:	asked for
  * @state:	KEVENT_READY and so on
  * @claims:	how many of its items are claimed
- * @round:	the last delivery that delivered it
+ * @round:	the last delivery that dealt with it
  * @item:	its own entry of the ready list
  * @dead_node:	in the queue's dead list
  */
@@ -252,6 +255,12 @@ struct kevent_account *kevent_account_get(void);
 void kevent_account_put(struct kevent_account *account);
 int kevent_charge(struct kevent_user *user);
 void kevent_uncharge(struct kevent_user *user);
+int kevent_charge_watch(const struct kevent_account *account,
+			const struct inode *inode);
+void kevent_uncharge_watch(const struct kevent_account *account,
+			   const struct inode *inode);
+bool kevent_charge_event(struct kevent_account *account);
+void kevent_uncharge_event(struct kevent_account *account);
 
 /* ready.c: for sources */
 void kevent_ready(struct kevent *k);
@@ -271,7 +280,7 @@ void kevent_forget_locked(struct kevent *k);
  * struct kevent_delivery - one call's worth of events on their way out
  * @user:	the queue
  * @claimed:	items claimed ahead, to be delivered first
- * @round:	marks the kevents it has delivered
+ * @round:	marks the kevents it has dealt with
  * @again:	some of these were active again meanwhile
  * @nr:		events in the batch in hand
  * @event:	these events, ready to be copied

@@ -560,7 +560,7 @@ static int kevent_remove_stale(struct kevent_user *user,
 
 	for (k = kevent_first(user, req->type, req->ident); k; k = next) {
 		next = kevent_next(k);
-		if (k->object == object)
+		if (k->object == object || (READ_ONCE(k->state) & KEVENT_BROKEN))
 			continue;
 		if (!kevent_is_gone(k))
 			ret = 0;
@@ -692,6 +692,7 @@ int kevent_show(struct kevent_user *user, struct seq_file *m)
 			   k->cookie, k->ops->close ? k->ops->close(k) : "none");
 		if (seq_has_overflowed(m))
 			break;
+		cond_resched();
 	}
 	mutex_unlock(&user->mutex);
 	return 0;

@@ -176,17 +176,19 @@ static void kevent_kill_locked(struct kevent *k)
 void kevent_closed(struct kevent *k, bool report)
 {
 	struct kevent_user *user = k->user;
+	bool wake = false, before = false;
 	unsigned long flags;
-	bool wake = false;
 
 	spin_lock_irqsave(&user->lock, flags);
 	if (report || (k->flags & KEVENT_NOTIFY_BROKEN)) {
 		k->state |= KEVENT_BROKEN;
 		k->state &= ~KEVENT_ASLEEP;
-		/* first what happened before that */
+		/* first what happened before that; one-shot, nothing else */
 		if (k->ops->park)
-			k->ops->park(k, false);
-		wake = kevent_ready_locked(k);
+			before = k->ops->park(k, false);
+		if (!before || !(k->flags & KEVENT_ONESHOT))
+			wake = kevent_ready_locked(k);
+		wake |= before;
 	} else {
 		kevent_kill_locked(k);
 	}
@@ -320,8 +322,8 @@ static struct kevent_item *kevent_take_locked(struct kevent_delivery *d,
 	if (list_empty(&d->user->ready_list))
 		return NULL;
 	item = list_first_entry(&d->user->ready_list, struct kevent_item, list);
-	/* delivered by this very call, as is all that follows but what is new */
-	if (item->kevent->round == d->round && kevent_is_own(item))
+	/* dealt with by this call or a later one, as is all that follows */
+	if (item->kevent->round >= d->round && kevent_is_own(item))
 		return NULL;
 	kevent_claim_locked(item);
 	return item;
@@ -388,6 +390,7 @@ static void kevent_check_batch(struct kevent_delivery *d)
 			event->events = k->ops->poll(k, event);
 			if (!event->events) {
 				spin_lock_irq(&user->lock);
+				k->round = d->round;
 				kevent_stale_locked(d->item[i], &orphans);
 				spin_unlock_irq(&user->lock);
 				continue;
@@ -439,7 +442,8 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
 		if (!d->nr)
 			return 0;
 		kevent_check_batch(d);
-	} while (!d->nr && !fatal_signal_pending(current));
+		cond_resched();
+	} while (!d->nr);
 	return d->nr;
 }
 
@@ -602,13 +606,14 @@ static bool kevent_holds(struct kevent *k, unsigned int depth)
 static bool kevent_settle(struct kevent_user *user, unsigned long want,
 			  unsigned int depth, struct list_head *good)
 {
-	unsigned long found = 0;
+	unsigned long found = 0, turns;
 	LIST_HEAD(orphans);
 	bool missed;
 
 	spin_lock_irq(&user->lock);
-	while (found < want && !list_empty(&user->ready_list) &&
-	       !fatal_signal_pending(current)) {
+	/* what joins the list from now on is for the next time */
+	turns = user->ready;
+	while (found < want && turns-- && !list_empty(&user->ready_list)) {
 		struct kevent_item *item;
 		bool holds = true;
 
@@ -618,6 +623,7 @@ static bool kevent_settle(struct kevent_user *user, unsigned long want,
 		if (kevent_must_ask(item)) {
 			spin_unlock_irq(&user->lock);
 			holds = kevent_holds(item->kevent, depth);
+			cond_resched();
 			spin_lock_irq(&user->lock);
 		}
 		if (holds) {

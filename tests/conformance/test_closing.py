@@ -296,6 +296,20 @@ def test_after_the_report_was_left_in_the_queue_the_number_can_be_used_again(
     assert [(event.cookie, event.broken) for event in events] == [(1, True), (2, False)]
 
 
+def test_what_only_waits_to_report_its_close_is_not_found_under_its_number(
+    queue: Queue, make: Maker, visible: Watched
+) -> None:
+    queue.add(visible.request(Flags.NOTIFY_BROKEN, cookie=1))
+    os.close(visible.fd)
+    again = make.at(visible.fd)
+    with refused(errno.ENOENT):
+        queue.remove(again.type, again.fd)
+    with refused(errno.ENOENT):
+        queue.modify(again.request())
+    event = one(queue)
+    assert (event.cookie, event.broken, event.last) == (1, True, True)
+
+
 def test_a_close_after_remove_is_not_reported(queue: Queue, visible: Watched) -> None:
     queue.add(visible.request(Flags.NOTIFY_BROKEN))
     queue.remove(visible.type, visible.fd)
@@ -323,6 +337,9 @@ def test_the_report_of_a_close_that_cannot_be_seen_is_refused(
     with refused(errno.EOPNOTSUPP):
         queue.add(pinned.request(Flags.NOTIFY_BROKEN))
     assert queue.info().kevents == 0
+    queue.add(pinned.request())
+    with refused(errno.EOPNOTSUPP):
+        queue.modify(pinned.request(Flags.NOTIFY_BROKEN))
 
 
 def test_a_forked_process_keeps_the_kevent_until_its_end(

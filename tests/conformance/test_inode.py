@@ -231,7 +231,7 @@ def test_a_rename_of_the_inode_itself_is_self_moved(queue: Queue, directory: Ope
         assert (event.events, event.name) == (InodeEvents.SELF_MOVED, None)
 
 
-def test_the_last_name_of_an_open_file_that_goes_is_self_removed_at_once_and_the_end(
+def test_when_the_last_name_of_an_open_file_goes_self_removed_comes_and_then_the_end(
     queue: Queue, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -245,3 +245,41 @@ def test_the_last_name_of_an_open_file_that_goes_is_self_removed_at_once_and_the
         assert seen(events) == [(InodeEvents.SELF_REMOVED, None), (InodeEvents(0), None)]
         assert [event.broken and event.last for event in events] == [False, True]
         assert queue.info().kevents == 0
+
+
+def test_after_the_end_nothing_of_the_open_file_is_reported_and_it_can_be_added_again(
+    queue: Queue, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with path.open("r+b", buffering=0) as file:
+        queue.add(pykevent.inode_event(file, MODIFY, cookie=1))
+        path.unlink()
+        file.write(b"x")
+        assert [(event.cookie, event.last) for event in drain(queue)] == [(1, True)]
+        queue.add(pykevent.inode_event(file, MODIFY, cookie=2))
+        file.write(b"x")
+        assert [(event.cookie, event.last) for event in drain(queue)] == [(2, False)]
+
+
+def test_a_file_without_a_name_is_watched_until_its_close(queue: Queue, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with path.open("r+b", buffering=0) as file:
+        path.unlink()
+        queue.add(pykevent.inode_event(file, MODIFY | ATTRIB))
+        file.write(b"x")
+        os.fchmod(file.fileno(), 0o600)
+        assert seen(drain(queue)) == [(MODIFY, None), (ATTRIB, None)]
+    assert now(queue) == []
+
+
+def test_a_directory_held_open_by_what_is_watched_vanishes_with_its_close(
+    queue: Queue, directory: Opened
+) -> None:
+    queue.add(pykevent.inode_event(directory, InodeEvents.SELF_REMOVED))
+    directory.path.rmdir()
+    assert now(queue) == []
+    directory.close()
+    assert now(queue) == []
+    assert queue.info().kevents == 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import pty
 import select
@@ -204,6 +205,16 @@ def test_the_master_hangs_up_when_the_slave_is_closed(queue: Queue) -> None:
         os.close(master)
 
 
+def test_the_slave_of_a_pty_whose_master_is_gone_reports_hup(queue: Queue) -> None:
+    master, slave = pty.openpty()
+    os.close(master)
+    try:
+        queue.add(pykevent.poll_event(slave, IN))
+        assert one(queue).events == poll_bits(slave, IN) == IN | ERR | HUP
+    finally:
+        os.close(slave)
+
+
 def test_a_fifo(queue: Queue, stack: ExitStack, tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -294,12 +305,12 @@ def test_every_duplicate_of_a_descriptor_is_a_kevent_of_its_own(
 def test_what_cannot_be_polled_is_eperm(queue: Queue, path: str) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
-        with refused(1):
+        with refused(errno.EPERM):
             queue.add(pykevent.poll_event(fd, IN))
     finally:
         os.close(fd)
 
 
 def test_a_regular_file_is_eperm(queue: Queue, tmp_path: Path) -> None:
-    with (tmp_path / "file").open("w") as file, refused(1):
+    with (tmp_path / "file").open("w") as file, refused(errno.EPERM):
         queue.add(pykevent.poll_event(file, IN))

@@ -187,23 +187,35 @@ def test_modify_changes_the_clock(queue: Queue) -> None:
         assert time.clock_gettime_ns(clock) >= end
 
 
-def test_a_dispatched_timer_counts_on_and_tells_once_it_is_armed(queue: Queue) -> None:
+def test_modify_drops_what_expired_and_was_not_delivered(queue: Queue) -> None:
+    queue.add(pykevent.timer_event(1, value_ns=0, interval_ns=MS))
+    until(queue, 5 * MS)
+    queue.modify(pykevent.timer_event(1, value_ns=HOUR))
+    assert now(queue) == []
+
+
+def test_a_dispatched_timer_is_armed_by_modify_which_sets_it_anew(queue: Queue) -> None:
     flags = Flags.DISPATCH
     queue.add(pykevent.timer_event(1, value_ns=MS, interval_ns=MS, flags=flags))
-    one(queue)
-    until(queue, 20 * MS)
-    assert now(queue) == []
-    queue.modify(pykevent.timer_event(1, value_ns=HOUR, flags=flags))
-    assert one(queue).data >= 10
-    assert now(queue) == []
+    for _ in range(3):
+        one(queue)
+        until(queue, 5 * MS)
+        assert now(queue) == []
+        begun = time.monotonic_ns()
+        queue.modify(pykevent.timer_event(1, value_ns=5 * MS, interval_ns=HOUR, flags=flags))
+        soon(queue)
+        assert time.monotonic_ns() - begun >= 5 * MS
+        queue.modify(pykevent.timer_event(1, value_ns=MS, interval_ns=MS, flags=flags))
 
 
-def test_a_disabled_timer_counts_and_tells_once_it_is_armed(queue: Queue) -> None:
-    queue.add(pykevent.timer_event(1, value_ns=0, flags=Flags.DISABLED))
-    until(queue, MS)
+def test_a_disabled_timer_is_silent_and_its_expiries_are_not_told_later(queue: Queue) -> None:
+    queue.add(pykevent.timer_event(1, value_ns=0, interval_ns=MS, flags=Flags.DISABLED))
+    until(queue, 3 * MS)
     assert now(queue) == []
     queue.modify(pykevent.timer_event(1, value_ns=HOUR))
-    assert one(queue).data == 1
+    assert now(queue) == []
+    queue.modify(pykevent.timer_event(1, value_ns=MS, cookie=2))
+    assert one(queue).cookie == 2
 
 
 def test_after_remove_a_timer_is_silent(queue: Queue) -> None:
