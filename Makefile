@@ -7,6 +7,7 @@ KERNEL ?= 6.12
 RELEASE ?= $(shell uname -r)
 KDIR ?= /lib/modules/$(RELEASE)/build
 RULES_DIR ?= /usr/lib/udev/rules.d
+MAN_DIR ?= /usr/share/man
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -32,11 +33,12 @@ install: all ## install the module and the device's udev rule
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
 	/sbin/depmod -a $(RELEASE)
 	install -D -m 644 chardev/60-kevent.rules $(RULES_DIR)/60-kevent.rules
+	install -D -m 644 doc/kevent.4 $(MAN_DIR)/man4/kevent.4
 	udevadm control --reload
 
 .PHONY: uninstall
 uninstall: ## undo install
-	rm -f $(RULES_DIR)/60-kevent.rules
+	rm -f $(RULES_DIR)/60-kevent.rules $(MAN_DIR)/man4/kevent.4
 	find /lib/modules/$(RELEASE) -name 'kevent.ko*' -delete
 	/sbin/depmod -a $(RELEASE)
 

@@ -245,6 +245,7 @@ struct kevent_post {
  * @max_queue:	kevents one queue may hold
  * @max_user:	kevents all queues of one user may hold
  * @max_name_queue: inode events one kevent may have waiting
+ * @max_inode:	kevents of one user on one inode
  * @kevents:	in this queue now
  * @ready:	events ready in this queue now
  * @user_kevents: in all queues of this queue's owner now
@@ -257,10 +258,11 @@ struct kevent_info {
 	__u32 max_name_queue;
 	__u64 max_queue;
 	__u64 max_user;
+	__u64 max_inode;
 	__u64 kevents;
 	__u64 ready;
 	__u64 user_kevents;
-	__u64 reserved[9];
+	__u64 reserved[8];
 };
 
 #define KEVENT_IOC_MAGIC	0xE7

@@ -27,7 +27,7 @@ static unsigned long kevent_max_user_events;
 module_param_named(max_user_inode_events, kevent_max_user_events, ulong, 0644);
 MODULE_PARM_DESC(max_user_inode_events, "inode events that all queues of one user may have waiting (0 at load: as max_user_kevents)");
 
-static unsigned int kevent_max_watches = 128;
+unsigned int kevent_max_watches = 128;
 module_param_named(max_inode_watches, kevent_max_watches, uint, 0644);
 MODULE_PARM_DESC(max_inode_watches, "kevents of one user on one inode: everybody who uses the inode waits for them");
 

@@ -250,6 +250,7 @@ bool kevent_modify_locked(struct kevent *k, const struct kevent_request *req);
 /* account.c */
 extern unsigned long kevent_max_queue;
 extern unsigned long kevent_max_user;
+extern unsigned int kevent_max_watches;
 void kevent_account_init(void);
 struct kevent_account *kevent_account_get(void);
 void kevent_account_put(struct kevent_account *account);

@@ -662,6 +662,7 @@ int kevent_info(struct kevent_user *user, struct kevent_info *info)
 		.max_name_queue = kevent_inode_limit(),
 		.max_queue = READ_ONCE(kevent_max_queue),
 		.max_user = READ_ONCE(kevent_max_user),
+		.max_inode = READ_ONCE(kevent_max_watches),
 		.kevents = user->kevents,
 		.ready = READ_ONCE(user->ready),
 		.user_kevents = atomic_long_read(&user->account->kevents),

@@ -236,10 +236,11 @@ class kevent_info(ctypes.Structure):
         ("max_name_queue", ctypes.c_uint32),
         ("max_queue", ctypes.c_uint64),
         ("max_user", ctypes.c_uint64),
+        ("max_inode", ctypes.c_uint64),
         ("kevents", ctypes.c_uint64),
         ("ready", ctypes.c_uint64),
         ("user_kevents", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64 * 9),
+        ("reserved", ctypes.c_uint64 * 8),
     )
 
 

@@ -23,8 +23,9 @@ _OPEN_HINTS[errno.ECONNABORTED] = _OPEN_HINTS[errno.ENOTCONN]
 
 _REQUEST_HINTS = {
     errno.ENXIO: "the device does not know this type of event",
-    errno.EOPNOTSUPP: "this type of event was left out when the module was built",
-    errno.ENOSPC: "info() tells how many kevents a queue and a user may hold",
+    errno.EOPNOTSUPP: "this type of event was left out when the module was built, or NOTIFY_BROKEN "
+    "was asked of a file whose close cannot be seen; info() tells of both",
+    errno.ENOSPC: "info() tells how many kevents a queue, a user, and a user on one inode may have",
 }
 
 

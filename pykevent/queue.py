@@ -32,9 +32,9 @@ class Info:
     """What a device says of itself and of one queue, see ``struct kevent_info``.
 
     `pinned` are the kinds of file which a kevent keeps open on this kernel.  `max_queue` and
-    `max_user` bound the kevents of a queue and of a user, `max_name_queue` the inode events that
-    one kevent may have waiting.  `kevents` and `ready` count those in this queue, `user_kevents`
-    those in all queues of this queue's owner.
+    `max_user` bound the kevents of a queue and of a user, `max_inode` those of a user on one inode,
+    `max_name_queue` the inode events that one kevent may have waiting.  `kevents` and `ready` count
+    those in this queue, `user_kevents` those in all queues of this queue's owner.
     """
 
     version: int
@@ -43,6 +43,7 @@ class Info:
     max_name_queue: int
     max_queue: int
     max_user: int
+    max_inode: int
     kevents: int
     ready: int
     user_kevents: int
@@ -321,7 +322,7 @@ class Queue:
         buffer = bytearray(abi.INFO_ANSWER.size)
         self._call(abi.INFO, buffer)
         version, features, pinned, *rest = abi.INFO_ANSWER.unpack(buffer)
-        return Info(version, Feature(features), FileKind(pinned), *rest[:6])
+        return Info(version, Feature(features), FileKind(pinned), *rest[:7])
 
     # Inside
 

@@ -283,3 +283,17 @@ def test_a_directory_held_open_by_what_is_watched_vanishes_with_its_close(
     directory.close()
     assert now(queue) == []
     assert queue.info().kevents == 0
+
+
+def test_a_one_shot_reports_one_event_also_at_the_end_of_its_inode(
+    queue: Queue, tmp_path: Path
+) -> None:
+    path = tmp_path / "directory"
+    path.mkdir()
+    flags = pykevent.Flags.ONESHOT
+    queue.add_path(path, InodeEvents.CREATE | InodeEvents.SELF_REMOVED, 1, flags=flags)
+    (path / "entry").touch()
+    (path / "entry").unlink()
+    path.rmdir()
+    events = drain(queue)
+    assert [(event.events, event.last) for event in events] == [(InodeEvents.CREATE, True)]

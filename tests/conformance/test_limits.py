@@ -156,3 +156,22 @@ def test_one_user_does_not_use_up_the_room_of_another(queue: Queue, user_room: i
             assert mine.info().user_kevents == 1
 
     as_nobody(adds)
+
+
+@pytest.mark.needs("INODE")
+def test_a_user_may_have_as_many_kevents_on_one_inode_as_info_tells(
+    queue: Queue, tmp_path: Path
+) -> None:
+    with lowered("max_inode_watches", 20):
+        limit = queue.info().max_inode
+        if limit > FEW:
+            pytest.skip(f"a limit of {limit} kevents on an inode cannot be lowered here")
+        for ident in range(limit):
+            queue.add_path(tmp_path, InodeEvents.CREATE, ident)
+        with refused(errno.ENOSPC):
+            queue.add_path(tmp_path, InodeEvents.CREATE, limit)
+        other = tmp_path / "other"
+        other.mkdir()
+        queue.add_path(other, InodeEvents.CREATE, limit)
+        queue.remove(EventType.PATH, 0)
+        queue.add_path(tmp_path, InodeEvents.CREATE, limit + 1)

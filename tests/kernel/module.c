@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Loading and unloading: refused while a queue is open, clean afterwards, and a
- * hundred times over.  Needs root and KEVENT_MODULE, the path of kevent.ko; the
- * module is loaded again, with the parameters it had, whatever happens.
+ * hundred times over.  Needs root and KEVENT_MODULE, the path of kevent.ko (and
+ * KEVENT_MODULE_BARE, of one built with every source off); the module is loaded
+ * again, with the parameters it had, whatever happens.
  */
 #include "lib.h"
 
@@ -50,14 +51,18 @@ static bool is_loaded(void)
 }
 
 /* 0 or -errno */
-static int load(void)
+static int load_file(const char *path)
 {
-	const char *path = getenv("KEVENT_MODULE");
 	int fd = (int)SYS(open(path, O_RDONLY | O_CLOEXEC));
 	int ret = syscall(SYS_finit_module, fd, parameters, 0) ? -errno : 0;
 
 	close(fd);
 	return ret;
+}
+
+static int load(void)
+{
+	return load_file(getenv("KEVENT_MODULE"));
 }
 
 static int unload(void)
@@ -345,11 +350,45 @@ static void parameters_that_are_no_numbers_are_refused(void)
 	with_module_back(bad_parameters, NULL);
 }
 
+static void bare_module(void *arg)
+{
+	static const uint16_t types[] = {
+		KEVENT_SOCKET, KEVENT_POLL, KEVENT_INODE, KEVENT_TIMER,
+		KEVENT_USER,
+	};
+	struct kevent_event ev;
+	size_t i;
+	int q;
+
+	unload_soon();
+	CHECK_EQ(load_file(arg), 0);
+	q = open_device();
+	CHECK_EQ(queue_info(q).version, KEVENT_ABI_VERSION);
+	CHECK_EQ(queue_info(q).features, 0);
+	for (i = 0; i < ARRAY_SIZE(types); i++)
+		CHECK_EQ(add(q, types[i], 0, 1, 0, 0), -EOPNOTSUPP);
+	CHECK_EQ(add_path(q, 1, "/", KEVENT_INODE_CREATE, 0, 0), -EOPNOTSUPP);
+	CHECK_EQ(add(q, 7, 0, 1, 0, 0), -ENXIO);
+	CHECK_EQ(wait_events(q, &ev, 1, 1, NSEC_PER_MSEC), 0);
+	close(q);
+	unload_soon();
+}
+
+static void a_module_without_any_source_loads_and_says_so(void)
+{
+	char *path = getenv("KEVENT_MODULE_BARE");
+
+	if (!path)
+		test_skip("KEVENT_MODULE_BARE does not name such a module");
+	with_module_back(bare_module, path);
+}
+
 static const struct test_case cases[] = {
 	TEST(unloading_is_refused_while_a_queue_is_open),
 	TEST(unloading_is_refused_while_a_process_waits),
 	TEST(the_module_goes_away_under_traffic_on_what_was_watched),
 	TEST(parameters_that_are_no_numbers_are_refused),
+	TEST(a_module_without_any_source_loads_and_says_so),
 	LONG_TEST(the_module_loads_and_unloads_a_hundred_times, 240),
 };
 

@@ -358,6 +358,7 @@ static void check_known(struct arena *a, const struct kevent_event *ev)
 	enum what what;
 
 	CHECK_EQ(ev->cookie, ev->ident);
+	CHECK(ev->count > 0);
 	for (what = a->first; what <= a->last; what++)
 		if (kinds[what].type == ev->type &&
 		    ev->ident - ident_of(what, 0) < SLOTS)

@@ -117,9 +117,9 @@ class FakeDevice:
             raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
 
     def _info(self, buffer: bytearray) -> int:
-        answer = [self.version, self.features, 0, 16384, self.max_queue, 5000]
+        answer = [self.version, self.features, 0, 16384, self.max_queue, 5000, 128]
         answer += [len(self.kevents), len(self.ready()), len(self.kevents)]
-        buffer[:] = abi.INFO_ANSWER.pack(*answer, *[0] * 9)
+        buffer[:] = abi.INFO_ANSWER.pack(*answer, *[0] * 8)
         self._interrupt()
         return 0
 

@@ -24,6 +24,7 @@ def test_info_prints_every_field_with_flags_by_name(
         "max_name_queue": "16384",
         "max_queue": "1000",
         "max_user": "5000",
+        "max_inode": "128",
         "kevents": "0",
         "ready": "0",
         "user_kevents": "0",
