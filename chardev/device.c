@@ -157,7 +157,7 @@ static long kevent_deliver_now(struct kevent_user *user,
 		ret = kevent_put_batch(room, &d);
 		if (ret > 0)
 			total += ret;
-		if (ret < (long)nr || fatal_signal_pending(current))
+		if (ret < (long)nr || !d.more || fatal_signal_pending(current))
 			break;
 		cond_resched();
 	}

@@ -283,6 +283,7 @@ void kevent_forget_locked(struct kevent *k);
  * @claimed:	items claimed ahead, to be delivered first
  * @round:	marks the kevents it has dealt with
  * @again:	some of these were active again meanwhile
+ * @more:	there may be more to deliver than the batch in hand
  * @nr:		events in the batch in hand
  * @event:	these events, ready to be copied
  * @name:	the entry's name of each, or NULL; valid until the batch is done
@@ -293,6 +294,7 @@ struct kevent_delivery {
 	struct list_head claimed;
 	u64 round;
 	bool again;
+	bool more;
 	unsigned int nr;
 	struct kevent_event event[KEVENT_DELIVERY_BATCH];
 	const char *name[KEVENT_DELIVERY_BATCH];

@@ -436,6 +436,7 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
 				break;
 			kevent_fill_locked(d, item);
 		}
+		d->more = d->nr == max;
 		spin_unlock_irq(&user->lock);
 		kevent_free_orphans(&orphans);
 		INIT_LIST_HEAD(&orphans);
@@ -562,7 +563,8 @@ unsigned long kevent_delivery_end(struct kevent_delivery *d)
 	bool dead, missed;
 
 	spin_lock_irq(&user->lock);
-	kevent_put_back_all_locked(&d->claimed, &orphans);
+	if (unlikely(!list_empty(&d->claimed)))
+		kevent_put_back_all_locked(&d->claimed, &orphans);
 	if (user->ready && !list_empty(&user->waiters))
 		kevent_wake_one_locked(user);
 	left = user->ready;
