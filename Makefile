@@ -12,10 +12,13 @@ MAN_DIR ?= /usr/share/man
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 
-# Programs of the kernel tests: one a source, all with what lib*.c shares.
+# Programs of the kernel tests: one a source, all with what lib*.c shares; those
+# that speak of the ABI also as 32-bit programs.
 TEST_LIB := $(wildcard tests/kernel/lib*.c)
 TEST_PROGRAMS := $(patsubst tests/kernel/%.c,build/kernel-tests/%,\
 	$(filter-out $(TEST_LIB),$(wildcard tests/kernel/*.c)))
+TEST_PROGRAMS += $(patsubst %,build/kernel-tests/%-m32,basic request_bits header_bits)
+TEST_CC = $(CC) -O2 -g -static -pthread -Wall -Wextra -Werror
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
@@ -76,7 +79,12 @@ kernel-tests: bootstrap $(TEST_PROGRAMS)
 build/kernel-tests/%: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
-	@$(CC) -O2 -g -pthread -Wall -Wextra -Werror -o $@ $< $(TEST_LIB)
+	@$(TEST_CC) -o $@ $< $(TEST_LIB)
+
+build/kernel-tests/%-m32: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+	@mkdir -p $(@D)
+	@echo "  CC      $@"
+	@$(TEST_CC) -m32 -o $@ $< $(TEST_LIB)
 
 .PHONY: clean
 clean: ## remove what was built

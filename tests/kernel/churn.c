@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What changes while it is being looked at: conditions that come and go, timers
- * set again in the middle of their delivery, and several who poll one queue.
+ * set again in the middle of their delivery, several who poll one queue, and
+ * waiters that leave just when an event comes.
  */
 #include "lib.h"
 
@@ -203,7 +204,7 @@ static void *wait_for_timers(void *arg)
 static void timers_may_be_set_while_they_expire_and_are_delivered(void)
 {
 	struct noise n = { .q = queue_open() };
-	unsigned int i, total = rounds(20000);
+	unsigned int i, total = rounds(60000);
 	pthread_t threads[4];
 
 	need_feature(n.q, KEVENT_FEATURE_TIMER);
@@ -360,6 +361,125 @@ static void everybody_who_polls_a_queue_hears_of_a_level_event(void)
 	}
 }
 
+/* One who leaves by itself, and one who stays, around one event. */
+struct leaver {
+	int q;
+	uint64_t timeout;
+	_Atomic unsigned int round;
+	_Atomic unsigned int left;	/* rounds that it finished */
+	_Atomic unsigned int got;
+	_Atomic pid_t tid;
+	_Atomic bool stop;
+};
+
+static void *leave_early(void *arg)
+{
+	struct leaver *l = arg;
+	struct kevent_event ev;
+	unsigned int done = 0;
+
+	l->tid = thread_id();
+	for (;;) {
+		int ret;
+
+		while (l->round == done && !l->stop)
+			sched_yield();
+		if (l->stop)
+			return NULL;
+		done++;
+		ret = wait_events(l->q, &ev, 1, 1, l->timeout);
+		CHECK(ret == 1 || ret == 0 || ret == -EINTR);
+		if (ret == 1)
+			l->got++;
+		l->left = done;
+	}
+}
+
+static void *stay(void *arg)
+{
+	struct leaver *l = arg;
+	struct kevent_event ev;
+
+	for (;;) {
+		CHECK_EQ(wait_events(l->q, &ev, 1, 1, FOREVER), 1);
+		if (ev.cookie)
+			return NULL;
+		l->got++;
+	}
+}
+
+static void nothing_on_signal(int sig)
+{
+	(void)sig;
+}
+
+static void check_leaver(uint64_t timeout, bool by_signal)
+{
+	struct sigaction action = { .sa_handler = nothing_on_signal };
+	struct leaver l = { .q = queue_open(), .timeout = timeout };
+	struct rnd rnd = rnd_stream(0);
+	pthread_t early, staying;
+	unsigned int i, total = rounds(150);
+
+	need_feature(l.q, KEVENT_FEATURE_USER);
+	SYS(sigaction(SIGUSR1, &action, NULL));
+	CHECK_EQ(add_user(l.q, 1, 0, 0), 0);
+	CHECK_EQ(add_user(l.q, 2, 0, 1), 0);
+	early = thread_start(leave_early, &l);
+	staying = thread_start(stay, &l);
+	for (i = 1; i <= total; i++) {
+		uint64_t end = now_ns() + rnd_below(&rnd, 300000);
+
+		l.round = i;
+		while (now_ns() < end)
+			;
+		if (by_signal && rnd_below(&rnd, 2))
+			CHECK_EQ(pthread_kill(early, SIGUSR1), 0);
+		CHECK_EQ(post(l.q, 1, i), 0);
+		if (by_signal)
+			CHECK_EQ(pthread_kill(early, SIGUSR1), 0);
+		/* Delivered, although the one who was woken may have left. */
+		for (end = now_ns() + PATIENCE; l.got != i;) {
+			if (now_ns() > end)
+				FAIL("round %u: the event is lost, %u ready",
+				     i, (unsigned int)queue_info(l.q).ready);
+			sched_yield();
+		}
+		while (l.left != i) {
+			if (by_signal)
+				CHECK_EQ(pthread_kill(early, SIGUSR1), 0);
+			CHECK(now_ns() < end);
+			sched_yield();
+		}
+	}
+	l.stop = true;
+	thread_join(early);
+	CHECK_EQ(post(l.q, 2, 0), 0);
+	thread_join(staying);
+}
+
+/*
+ *	t0 (its time is just up)   t1 (for ever)
+ *	               \            /
+ *	                     q  <--- one post
+ *
+ * Either gets it; it is never left behind because t0 was the one woken.
+ */
+static void a_waiter_whose_time_is_up_leaves_no_event_behind(void)
+{
+	check_leaver(150000, false);
+}
+
+/*
+ *	t0 <--- signal   t1 (for ever)
+ *	        \         /
+ *	             q  <--- one post, at the same time
+ */
+static void a_waiter_that_is_interrupted_leaves_no_event_behind(void)
+{
+	check_leaver(FOREVER, true);
+}
+
 static const struct test_case cases[] = {
 	TEST(a_source_that_blinks_does_not_hold_up_the_timeout),
 	TEST(a_source_that_blinks_does_not_keep_a_waiter_alive),
@@ -367,6 +487,8 @@ static const struct test_case cases[] = {
 	TEST(timers_may_be_set_while_they_expire_and_are_delivered),
 	TEST(posts_survive_a_modify_in_the_middle_of_their_delivery),
 	TEST(everybody_who_polls_a_queue_hears_of_a_level_event),
+	TEST(a_waiter_whose_time_is_up_leaves_no_event_behind),
+	TEST(a_waiter_that_is_interrupted_leaves_no_event_behind),
 };
 
 int main(int argc, char **argv)

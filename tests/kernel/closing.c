@@ -260,10 +260,12 @@ static void check_duel(int q, const struct kind *k, struct duel *d,
 		       unsigned int *removed, unsigned int *broken)
 {
 	unsigned int i, total = rounds(150);
+	struct rnd rnd = rnd_stream(0);
 
 	for (i = 0; i < total; i++) {
 		struct kevent_event ev[2];
 		int fd[2], ret, n;
+		uint64_t begin;
 
 		k->make(fd);
 		CHECK_EQ(add(q, k->type, fd[0], k->events,
@@ -272,6 +274,9 @@ static void check_duel(int q, const struct kind *k, struct duel *d,
 		CHECK(wait_events(q, ev, 2, 0, 0) >= 0);
 		d->fd = fd[0];
 		pthread_barrier_wait(&d->start);
+		begin = now_ns() + rnd_below(&rnd, 60000);
+		while (now_ns() < begin)
+			;
 		ret = remove_kevent(q, k->type, fd[0], 0);
 		pthread_barrier_wait(&d->end);
 		n = wait_events(q, ev, 2, 0, 0);

@@ -465,16 +465,16 @@ static void fight(enum what first, enum what last, unsigned int nr_rounds)
 		fight(first, last, rounds);	\
 	}
 
-FIGHT(changes_race_with_unix_sockets, UNIX_SOCKET, UNIX_SOCKET, 12000)
-FIGHT(changes_race_with_tcp_sockets, TCP_SOCKET, TCP_SOCKET, 4000)
-FIGHT(changes_race_with_pipes, PIPE_READ, PIPE_WRITE, 12000)
-FIGHT(changes_race_with_eventfds, EVENTFD, EVENTFD, 12000)
-FIGHT(changes_race_with_pty_slaves, PTY_SLAVE, PTY_SLAVE, 3000)
-FIGHT(changes_race_with_pty_masters, PTY_MASTER, PTY_MASTER, 3000)
-FIGHT(changes_race_with_inodes_and_paths, INODE, PATH, 12000)
-FIGHT(changes_race_with_timers, TIMER, TIMER, 12000)
-FIGHT(changes_race_with_posts, USER, USER, 12000)
-FIGHT(changes_race_with_everything_together, UNIX_SOCKET, USER, 5000)
+FIGHT(changes_race_with_unix_sockets, UNIX_SOCKET, UNIX_SOCKET, 36000)
+FIGHT(changes_race_with_tcp_sockets, TCP_SOCKET, TCP_SOCKET, 12000)
+FIGHT(changes_race_with_pipes, PIPE_READ, PIPE_WRITE, 36000)
+FIGHT(changes_race_with_eventfds, EVENTFD, EVENTFD, 36000)
+FIGHT(changes_race_with_pty_slaves, PTY_SLAVE, PTY_SLAVE, 9000)
+FIGHT(changes_race_with_pty_masters, PTY_MASTER, PTY_MASTER, 9000)
+FIGHT(changes_race_with_inodes_and_paths, INODE, PATH, 36000)
+FIGHT(changes_race_with_timers, TIMER, TIMER, 36000)
+FIGHT(changes_race_with_posts, USER, USER, 36000)
+FIGHT(changes_race_with_everything_together, UNIX_SOCKET, USER, 15000)
 
 static const struct test_case cases[] = {
 	TEST(changes_race_with_unix_sockets),

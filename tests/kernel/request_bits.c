@@ -253,23 +253,6 @@ static void each_unknown_type_is_enxio(void)
 	CHECK_EQ(add(q, KEVENT_PATH, 1, KEVENT_INODE_CREATE, 0, 0), -EINVAL);
 }
 
-static void a_type_compiled_out_is_eopnotsupp(void)
-{
-	int q = queue_open();
-	uint32_t features = queue_info(q).features;
-	size_t i, seen = 0;
-
-	for (i = 0; i < ARRAY_SIZE(types); i++) {
-		if (features & types[i].feature)
-			continue;
-		CHECK_EQ(change(q, KEVENT_IOC_NR_ADD,
-				valid_request(types[i].type)), -EOPNOTSUPP);
-		seen++;
-	}
-	if (!seen)
-		test_skip("this module has every type");
-}
-
 static void one_shot_together_with_dispatch_is_refused(void)
 {
 	int q = queue_open();
@@ -293,7 +276,6 @@ static const struct test_case cases[] = {
 	TEST(each_bit_of_op_is_refused_in_a_plain_change),
 	TEST(remove_refuses_whatever_it_does_not_look_at),
 	TEST(each_unknown_type_is_enxio),
-	TEST(a_type_compiled_out_is_eopnotsupp),
 	TEST(one_shot_together_with_dispatch_is_refused),
 };
 

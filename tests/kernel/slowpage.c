@@ -85,6 +85,17 @@ static void let_go(struct stuck *s)
 	SYS(ioctl(s->uffd, UFFDIO_ZEROPAGE, &zero));
 }
 
+/* The copy fails instead: there is a page no more, as far as it can see. */
+static void let_fault(struct stuck *s)
+{
+	struct uffdio_range range = {
+		.start = (uintptr_t)s->page, .len = PAGE,
+	};
+
+	SYS(mprotect(s->page, PAGE, PROT_NONE));
+	SYS(ioctl(s->uffd, UFFDIO_WAKE, &range));
+}
+
 static void changes_do_not_wait_for_a_wait_that_is_stuck(void)
 {
 	struct stuck s = { .q = queue_open() };
@@ -165,6 +176,62 @@ static void an_event_under_way_may_lose_its_kevent(void)
 		close(fd[1]);
 		close(s.uffd);
 		remove_kevent(s.q, KEVENT_SOCKET, fd[0], KEVENT_STALE);
+	}
+}
+
+/*
+ * MODIFY in the middle of the delivery, which then succeeds or fails: posts are
+ * kept by it, so they arrive once; a timer forgets that it has expired.
+ */
+static void a_modified_kevent_is_delivered_once_or_as_it_is_then(void)
+{
+	struct stuck s = { .q = queue_open() };
+	struct kevent_event ev[2];
+	struct kevent_request later;
+	pthread_t thread;
+	int fails;
+
+	need_feature(s.q, KEVENT_FEATURE_USER);
+	need_feature(s.q, KEVENT_FEATURE_TIMER);
+	for (fails = 0; fails < 2; fails++) {
+		prepare(&s, 2);
+		CHECK_EQ(add_user(s.q, 1, 0, 1), 0);
+		thread = thread_start(wait_on_missing_page, &s);
+		CHECK_EQ(post(s.q, 1, 5), 0);
+		wait_until_stuck(&s);
+		CHECK_EQ(modify(s.q, KEVENT_USER, 1, KEVENT_USER_POSTED, 0, 2),
+			 0);
+		if (fails)
+			let_fault(&s);
+		else
+			let_go(&s);
+		thread_join(thread);
+		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
+		if (fails) {
+			CHECK_EQ(wait_events(s.q, ev, 2, 1, 0), 1);
+			CHECK_EQ(ev[0].count, 1);
+			CHECK_EQ(ev[0].data, 5);
+			CHECK_EQ(ev[0].cookie, 2);
+		}
+		check_silent(s.q);
+		CHECK_EQ(remove_kevent(s.q, KEVENT_USER, 1, 0), 0);
+		close(s.uffd);
+
+		prepare(&s, 2);
+		CHECK_EQ(add_timer(s.q, 1, 0, 0, 0, 1), 0);
+		thread = thread_start(wait_on_missing_page, &s);
+		wait_until_stuck(&s);
+		later = timer_request(1, 3600 * NSEC_PER_SEC, 0, 0, 2);
+		CHECK_EQ(change(s.q, KEVENT_IOC_NR_MODIFY, later), 0);
+		if (fails)
+			let_fault(&s);
+		else
+			let_go(&s);
+		thread_join(thread);
+		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
+		check_silent(s.q);
+		CHECK_EQ(remove_kevent(s.q, KEVENT_TIMER, 1, 0), 0);
+		close(s.uffd);
 	}
 }
 
@@ -255,6 +322,7 @@ static void a_waiter_killed_in_the_middle_of_its_copy_loses_nothing(void)
 static const struct test_case cases[] = {
 	TEST(changes_do_not_wait_for_a_wait_that_is_stuck),
 	TEST(an_event_under_way_may_lose_its_kevent),
+	TEST(a_modified_kevent_is_delivered_once_or_as_it_is_then),
 	TEST(other_events_go_to_other_waiters_meanwhile),
 	TEST(a_waiter_killed_in_the_middle_of_its_copy_loses_nothing),
 };
