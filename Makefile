@@ -32,7 +32,7 @@ $(KDIR)/Makefile:
 		"apt-get install linux-headers-$(RELEASE), or make KDIR=..." >&2; exit 1
 
 .PHONY: install
-install: all ## install the module and the device's udev rule
+install: all ## install the module, the udev rule and the manual page
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
 	/sbin/depmod -a $(RELEASE)
 	install -D -m 644 chardev/60-kevent.rules $(RULES_DIR)/60-kevent.rules
@@ -66,7 +66,7 @@ check-guest: kernel-tests ## conformance and kernel tests in a guest; KERNEL=...
 	@KERNEL=$(KERNEL) $(PYTEST) tests/guest
 
 .PHONY: bench
-bench: bootstrap ## count instructions in a guest, beside epoll; KERNEL=...
+bench: bootstrap ## count instructions in a guest, beside epoll and io_uring; KERNEL=...
 	@$(PYTHON) scripts/bench $(KERNEL)
 
 .PHONY: bootstrap
