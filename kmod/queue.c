@@ -59,6 +59,7 @@
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 
+#include "bug.h"
 #include "kevent.h"
 
 /* How many neighbours of one number an ADD looks at for ghosts. */
@@ -232,8 +233,10 @@ static void kevent_destroy(struct kevent *k)
 	if (claimed)
 		k->state |= KEVENT_ORPHAN;
 	spin_unlock_irq(&user->lock);
-	if (!claimed)
+	if (!claimed && !kevent_has_bug(KEVENT_BUG_LEAK))
 		kevent_free(k);
+	if (kevent_has_bug(KEVENT_BUG_FREED))
+		user->nested |= READ_ONCE(k->state) & KEVENT_NESTED;
 }
 
 /**

@@ -15,6 +15,7 @@
 #include <linux/sched/signal.h>
 #include <linux/timekeeping.h>
 
+#include "bug.h"
 #include "compat.h"
 #include "kevent.h"
 
@@ -104,6 +105,8 @@ void kevent_ready(struct kevent *k)
 
 	spin_lock_irqsave(&user->lock, flags);
 	wake = kevent_ready_locked(k);
+	if (kevent_has_bug(KEVENT_BUG_ORDER) && wake)
+		kevent_wake_pollers(user, false);
 	spin_unlock_irqrestore(&user->lock, flags);
 	if (wake)
 		kevent_wake_pollers(user, k->state & KEVENT_NESTED);
@@ -565,7 +568,8 @@ unsigned long kevent_delivery_end(struct kevent_delivery *d)
 	spin_lock_irq(&user->lock);
 	if (unlikely(!list_empty(&d->claimed)))
 		kevent_put_back_all_locked(&d->claimed, &orphans);
-	if (user->ready && !list_empty(&user->waiters))
+	if (user->ready && !list_empty(&user->waiters) &&
+	    !kevent_has_bug(KEVENT_BUG_WAKEUP))
 		kevent_wake_one_locked(user);
 	left = user->ready;
 	dead = user->nr_dead;

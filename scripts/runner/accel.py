@@ -13,8 +13,9 @@ import os
 from pathlib import Path
 
 from .common import Failure, cache_dir, locked, say
-from .guest import Job, boot
+from .guest import boot
 from .kernels import Kernel
+from .machine import Job
 
 PROBE_LIMIT = 40.0
 

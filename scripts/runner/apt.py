@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,3 +176,18 @@ class Apt:
             cwd=folder,
         )
         return sorted(folder.glob("*.deb"))
+
+    def source(self, series: str, scratch: Path) -> tuple[Path, str]:
+        """Fetch the source package of the kernel *series* into *scratch*.
+
+        Returns the archive of what would be ``linux-source-SERIES/``, and its version.
+        """
+        package = f"linux-source-{series}"
+        version = self.show(package)["Version"]
+        debs = scratch / "debs"
+        debs.mkdir()
+        (deb,) = self.download([f"{package}={version}"], debs)
+        run(["dpkg", "-x", deb, scratch / "unpacked"], timeout=600)
+        shutil.rmtree(debs)
+        (archive,) = (scratch / "unpacked").glob("usr/src/linux-source-*.tar.*")
+        return archive, version

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Boots a kernel of the cache in QEMU, through virtme-ng, and runs a command.
+"""Boots a kernel of the cache in QEMU and runs a command.
 
 The guest's root is this machine's own file system, read-only for what it keeps
 and writable on top.  One folder is shared for writing, ``/run/kevent`` there: the
 job goes in through it, and the status comes back through it.  A run is good only
-if that status was written, is what virtme-ng reports as well, and the kernel's
-log on the console shows no complaint.
+if that status was written, the machine ended as it should, and the kernel's log
+on the console shows no complaint.
 """
 
 from __future__ import annotations
@@ -19,61 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from .common import TREE, Failure, say
+from .common import say
 from .kernels import Kernel
 from .klog import complaints, taints
+from .machine import SHARED, Job, check_machine, command, ending, environment
 
-SHARED = "/run/kevent"
 TIMED_OUT = 124  # as timeout(1)
 BROKEN = 125  # the command was content, the kernel was not
-BOOT_LIMIT = 180.0
 TAIL = 60
-
-ICOUNT = ("-icount", "shift=0,sleep=off")
-# What follows an oops, or a task that is stuck, may hang for ever: end there.  An
-# emulated CPU on a busy machine may be slow, but not as slow as this.
-WATCHED = (
-    "oops=panic",
-    "softlockup_panic=1",
-    "watchdog_thresh=30",
-    "sysctl.kernel.hung_task_panic=1",
-)
-# Where the clock leaps, all that waits looks stuck.
-LEFT_ALONE = (
-    "oops=panic",
-    "nowatchdog",
-    "sysctl.kernel.hung_task_timeout_secs=0",
-    "rcupdate.rcu_cpu_stall_suppress=1",
-    "cryptomgr.notests=1",
-)
-
-
-class Unavailable(Failure):
-    """No guest can be run on this machine."""
-
-
-@dataclass
-class Job:
-    """What to run in a guest, and in what kind of guest."""
-
-    command: Sequence[str]
-    module: Path | None = None
-    module_arguments: Sequence[str] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-    limit: float = 600.0  # seconds, for the command alone
-    boot_limit: float = BOOT_LIMIT
-    cpus: int = 2
-    memory: str = "2G"
-    kernel_arguments: Sequence[str] = ()
-    qemu_arguments: Sequence[str] = ()
-    kvm: bool = False
-    icount: bool = False  # the guest's clock counts instructions
 
 
 @dataclass
@@ -90,29 +48,6 @@ class Result:
         return self.status == 0 and not self.complaints
 
 
-def vng() -> Path:
-    """The vng command: of the Python that runs us, or of the tree's .venv."""
-    for folder in (Path(sys.executable).parent, TREE / ".venv/bin"):
-        if (folder / "vng").is_file():
-            return folder / "vng"
-    raise Unavailable("virtme-ng is not installed; run scripts/bootstrap")
-
-
-def check_machine() -> None:
-    """Raise Unavailable where a guest cannot be run."""
-    vng()
-    if os.uname().machine != "x86_64":
-        raise Unavailable(f"guests are x86_64; this machine is {os.uname().machine}")
-    for program in ("qemu-system-x86_64", "busybox", "udevadm", "file"):
-        if shutil.which(program, path=search_path()) is None:
-            raise Unavailable(f"{program} is not installed; run scripts/bootstrap")
-
-
-def search_path() -> str:
-    """PATH, with the folders that hold what a guest needs."""
-    return os.pathsep.join([str(vng().parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-
-
 def write_job(shared: Path, job: Job) -> None:
     """Put what scripts/guest-init reads into the folder shared with the guest."""
     module = ""
@@ -120,7 +55,7 @@ def write_job(shared: Path, job: Job) -> None:
         # A copy: the next build may replace it while the guest still boots.
         shutil.copyfile(job.module, shared / "kevent.ko")
         module = f"{SHARED}/kevent.ko"
-    environment = {
+    variables = {
         "KEVENT_RESULTS": SHARED,
         "KEVENT_MODULE": module,
         "LANG": "C.UTF-8",
@@ -129,43 +64,16 @@ def write_job(shared: Path, job: Job) -> None:
         "PYTHONUNBUFFERED": "1",
         **job.environment,
     }
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     lines += [
         f"module={shlex.quote(module)}",
+        f"module_objects={shlex.quote(str(job.module.parent) if job.module else '')}",
         f"module_arguments={shlex.quote(' '.join(job.module_arguments))}",
         # The clock of a guest that counts instructions leaps when it is idle.
         f"limit={0 if job.icount else job.limit:.0f}",
         f"set -- {shlex.join(job.command)}",
     ]
     (shared / "job").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def vng_command(kernel: Kernel, job: Job, shared: Path) -> list[str]:
-    """The words that boot *kernel* for *job*."""
-    watchdogs = LEFT_ALONE if job.icount else WATCHED
-    kernel_arguments = [*watchdogs, "log_buf_len=4M", *job.kernel_arguments]
-    qemu_arguments = [*(ICOUNT if job.icount else ()), *job.qemu_arguments]
-    words = [
-        str(vng()), "--verbose", "--run", str(kernel.image),
-        "--user", "root",
-        # The same devices and file system whatever the machine has.
-        "--force-9p", "--disable-microvm",
-        "--cpus", str(job.cpus), "--memory", job.memory,
-        "--rwdir", f"{SHARED}={shared}",
-        "--cwd", str(TREE),
-    ]  # fmt: skip
-    if not job.kvm:
-        words.append("--disable-kvm")
-    for argument in kernel_arguments:
-        words += ["--append", argument]
-    if qemu_arguments:
-        words.append(f"--qemu-opts={shlex.join(qemu_arguments)}")
-    return words
-
-
-def environment_of_vng() -> dict[str, str]:
-    """Our environment, in which vng finds its own parts."""
-    return {**os.environ, "PATH": search_path()}
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
@@ -233,17 +141,15 @@ def boot(
     with tempfile.TemporaryDirectory(prefix="kevent-guest-") as temporary:
         shared = Path(temporary)
         write_job(shared, job)
-        command = vng_command(kernel, job, shared)
-        command += ["--", shlex.join([str(TREE / "scripts/guest-init")])]
         previous = {
             number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGHUP)
         }
         process = subprocess.Popen(
-            command,
+            command(kernel, job, shared),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment_of_vng(),
+            env=environment(),
             start_new_session=True,
         )
         try:
@@ -259,7 +165,7 @@ def boot(
         if results is not None:
             shutil.rmtree(results, ignore_errors=True)
             shutil.copytree(shared, results)
-        return judge(shared, process.returncode, late)
+        return judge(kernel, shared, process.returncode, late)
 
 
 def ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
@@ -271,8 +177,10 @@ def ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
     return True
 
 
-def judge(shared: Path, vng_status: int, late: bool) -> Result:
-    """What the guest's own mark, virtme-ng and the console say together."""
+def judge(kernel: Kernel, shared: Path, code: int, late: bool) -> Result:
+    """What the guest's own mark, the machine, which ended with *code*, and the
+    console say together.
+    """
     text = (shared / "console.log").read_text(encoding="utf-8", errors="replace")
     # Read so, the \r\n of a serial line is one end of a line.
     console = text.splitlines()
@@ -283,12 +191,12 @@ def judge(shared: Path, vng_status: int, late: bool) -> Result:
         if late:
             found.append("the guest did not end in time and was killed")
             return Result(TIMED_OUT, found, console)
-        found.append(f"the guest ended without a status (vng: {vng_status})")
+        found.append(f"the guest ended without a status ({ending(kernel, shared, code, None)})")
         return Result(BROKEN, found, console)
     if late:
         found.append("the command ended, the guest did not and was killed")
-    elif vng_status != status:
-        found.append(f"the guest wrote status {status}, vng says {vng_status}")
+    elif doubt := ending(kernel, shared, code, status):
+        found.append(f"the guest wrote status {status}, {doubt}")
     for name in ("failed", "tainted"):
         if not (shared / name).is_file():
             continue
@@ -306,10 +214,8 @@ def shell(kernel: Kernel, job: Job) -> int:
     with tempfile.TemporaryDirectory(prefix="kevent-guest-") as temporary:
         shared = Path(temporary)
         write_job(shared, job)
-        command = vng_command(kernel, job, shared)
-        command.remove("--verbose")
-        command += ["--shell", str(TREE / "scripts/guest-init")]
-        return subprocess.run(command, env=environment_of_vng()).returncode
+        words = command(kernel, job, shared, shell=True)
+        return subprocess.run(words, env=environment()).returncode
 
 
 def report(result: Result) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernels named in ``scripts/kernels``, and their cache on this machine.
+"""The kernels named in ``scripts/kernels`` and in debug.py, and their cache.
 
 A cached kernel is a folder that looks like the root of an installed system:
 the image in ``boot``, the modules in ``lib/modules``, the headers in
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import debug
 from .apt import Apt, machine_release
 from .common import TREE, Failure, cache_dir, locked, run, say
 
@@ -27,6 +28,8 @@ class Kernel:
 
     series: str
     root: Path
+    # Built here, with all it has inside: it needs neither modules nor udev.
+    lean: bool = False
 
     @property
     def release(self) -> str:
@@ -52,6 +55,11 @@ def table() -> dict[str, list[str]]:
         if words:
             series[words[0]] = words[1:]
     return series
+
+
+def names() -> list[str]:
+    """All kernels there are: those of the table, and those that we build."""
+    return [*table(), *debug.VARIANTS]
 
 
 def suites_of(series: str) -> list[str]:
@@ -120,12 +128,19 @@ def fetch(series: str, *, refresh: bool = False) -> Kernel:
 
     The archive is asked only when the cache has none, or by *refresh*.
     """
-    suites = suites_of(series)
+    folder = cache_dir() / "kernels" / series
+    lean = series in debug.VARIANTS
+    if lean:
+        folder /= debug.key(series)
+
+    def attempt(apt: Apt, scratch: Path) -> str:
+        return (debug.build if lean else unpack)(series, apt, scratch)
 
     def make(scratch: Path) -> str:
-        return with_sources(suites, scratch, lambda apt: unpack(apt, series, scratch))
+        suites = suites_of(debug.SERIES if lean else series)
+        return with_sources(suites, scratch, lambda apt: attempt(apt, scratch))
 
-    return Kernel(series, fill(cache_dir() / "kernels" / series, make, refresh))
+    return Kernel(series, fill(folder, make, refresh), lean)
 
 
 def newest(apt: Apt, series: str) -> str:
@@ -160,7 +175,7 @@ def parts(apt: Apt, release: str) -> list[str]:
     return list(found.values())
 
 
-def unpack(apt: Apt, series: str, scratch: Path) -> str:
+def unpack(series: str, apt: Apt, scratch: Path) -> str:
     """Make ``root`` in *scratch* from the packages; returns their version."""
     release = newest(apt, series)
     packages = parts(apt, release)

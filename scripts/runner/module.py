@@ -56,6 +56,8 @@ def build(series: str, *, name: str = "module", arguments: Sequence[str] = ()) -
     """
     target = BUILD / series / name
     kernel = fetch(series)
+    if kernel.lean:
+        arguments = ["CONFIG_KEVENT_DEBUG=y", *arguments]
     with locked(BUILD / series / f".{name}.lock"):
         link_sources(target)
         # Other arguments mean other objects, which make does not see.
@@ -123,16 +125,10 @@ def checkpatch_folder() -> Path:
     """The cached folder that holds checkpatch.pl and its word lists."""
 
     def unpack(apt: Apt, scratch: Path) -> str:
-        package = f"linux-source-{CHECKPATCH_SERIES}"
-        version = apt.show(package)["Version"]
-        debs = scratch / "debs"
-        debs.mkdir()
-        (deb,) = apt.download([f"{package}={version}"], debs)
-        unpacked = scratch / "unpacked"
-        run(["dpkg", "-x", deb, unpacked], timeout=600)
-        (archive,) = unpacked.glob("usr/src/linux-source-*.tar.*")
+        archive, version = apt.source(CHECKPATCH_SERIES, scratch)
         (scratch / "root").mkdir()
-        names = [f"{package}/scripts/{name}" for name in CHECKPATCH_FILES]
+        folder = f"linux-source-{CHECKPATCH_SERIES}/scripts"
+        names = [f"{folder}/{name}" for name in CHECKPATCH_FILES]
         run(
             ["tar", "-xf", archive, "-C", scratch / "root", *names,
              "--strip-components=2"],

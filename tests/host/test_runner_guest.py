@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from runner.common import TREE, Failure
 from runner.guest import BROKEN, TIMED_OUT, end_group, follow, judge
 from runner.kernels import Kernel
 from runner.klog import complaints, taints
+from runner.machine import EVENTS
 from runner.report import outcomes, sentence
 
 BAD_LINES = [
@@ -46,6 +48,10 @@ GOOD_LINES = [
 ]
 
 
+VNG = Kernel("6.1", Path())
+LEAN = Kernel("6.12-debug", Path(), lean=True)
+
+
 @pytest.mark.parametrize("line", BAD_LINES)
 def test_a_broken_kernels_line_is_a_complaint(line: str) -> None:
     assert complaints([*GOOD_LINES, line]) == [line]
@@ -71,36 +77,50 @@ def leave(shared: Path, console: str = "quiet", **marks: str) -> Path:
 
 
 def test_a_status_that_both_report_is_believed(tmp_path: Path) -> None:
-    result = judge(leave(tmp_path, status="3", tainted="12288"), 3, False)
+    result = judge(VNG, leave(tmp_path, status="3", tainted="12288"), 3, False)
     assert (result.status, result.complaints) == (3, [])
 
 
 def test_no_status_is_a_broken_guest_whatever_vng_says(tmp_path: Path) -> None:
-    result = judge(leave(tmp_path), 0, False)
+    result = judge(VNG, leave(tmp_path), 0, False)
     assert result.status == BROKEN
     assert not result.good
 
 
 def test_a_status_that_vng_contradicts_is_not_believed(tmp_path: Path) -> None:
-    assert not judge(leave(tmp_path, status="0"), 255, False).good
+    assert not judge(VNG, leave(tmp_path, status="0"), 255, False).good
+
+
+@pytest.mark.parametrize(
+    ("reason", "good"), [("guest-shutdown", True), ("guest-reset", False), (None, False)]
+)
+def test_a_machine_of_ours_has_to_power_itself_off(
+    tmp_path: Path, reason: str | None, good: bool
+) -> None:
+    leave(tmp_path, status="0")
+    events = ['{"QMP": {"version": {}}}', '{"return": {}}']
+    if reason:
+        events.append(json.dumps({"event": "SHUTDOWN", "data": {"guest": True, "reason": reason}}))
+    (tmp_path / EVENTS).write_text("\n".join(events) + "\n", encoding="utf-8")
+    assert judge(LEAN, tmp_path, 0, False).good is good
 
 
 def test_a_guest_that_was_killed_was_not_good(tmp_path: Path) -> None:
-    assert judge(leave(tmp_path), -9, True).status == TIMED_OUT
-    assert not judge(leave(tmp_path, status="0"), -9, True).good
+    assert judge(VNG, leave(tmp_path), -9, True).status == TIMED_OUT
+    assert not judge(VNG, leave(tmp_path, status="0"), -9, True).good
 
 
 def test_a_warning_on_the_console_spoils_a_good_status(tmp_path: Path) -> None:
-    result = judge(leave(tmp_path, console=BAD_LINES[0], status="0"), 0, False)
+    result = judge(VNG, leave(tmp_path, console=BAD_LINES[0], status="0"), 0, False)
     assert result.complaints == [BAD_LINES[0]]
 
 
 def test_a_taint_spoils_a_good_status(tmp_path: Path) -> None:
-    assert not judge(leave(tmp_path, status="0", tainted="512"), 0, False).good
+    assert not judge(VNG, leave(tmp_path, status="0", tainted="512"), 0, False).good
 
 
 def test_a_sentence_of_the_guest_spoils_a_good_status(tmp_path: Path) -> None:
-    result = judge(leave(tmp_path, status="0", failed="it leaks"), 0, False)
+    result = judge(VNG, leave(tmp_path, status="0", failed="it leaks"), 0, False)
     assert result.complaints == ["it leaks"]
 
 
