@@ -27,7 +27,17 @@ from typing import IO
 from .common import say
 from .kernels import Kernel
 from .klog import complaints, taints
-from .machine import SHARED, Job, check_machine, command, ending, environment
+from .machine import (
+    EVENTS,
+    SHARED,
+    Job,
+    check_machine,
+    command,
+    ending,
+    environment,
+    heard,
+    monitor,
+)
 
 TIMED_OUT = 124  # as timeout(1)
 BROKEN = 125  # the command was content, the kernel was not
@@ -138,20 +148,25 @@ def boot(
     and the kernel's log, go to the folder *results*.
     """
     check_machine()
-    with tempfile.TemporaryDirectory(prefix="kevent-guest-") as temporary:
+    with (
+        tempfile.TemporaryDirectory(prefix="kevent-guest-") as temporary,
+        monitor() as (ours, theirs),
+    ):
         shared = Path(temporary)
         write_job(shared, job)
         previous = {
             number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGHUP)
         }
         process = subprocess.Popen(
-            command(kernel, job, shared),
+            command(kernel, job, shared, theirs.fileno()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
             start_new_session=True,
+            pass_fds=[theirs.fileno()],
         )
+        theirs.close()
         try:
             deadline = time.monotonic() + job.boot_limit + job.limit
             with (shared / "console.log").open("wb") as console:
@@ -162,6 +177,7 @@ def boot(
             end_group(process)
             for number, handler in previous.items():
                 signal.signal(number, handler)
+        (shared / EVENTS).write_bytes(heard(ours))
         if results is not None:
             shutil.rmtree(results, ignore_errors=True)
             shutil.copytree(shared, results)
@@ -214,7 +230,7 @@ def shell(kernel: Kernel, job: Job) -> int:
     with tempfile.TemporaryDirectory(prefix="kevent-guest-") as temporary:
         shared = Path(temporary)
         write_job(shared, job)
-        words = command(kernel, job, shared, shell=True)
+        words = command(kernel, job, shared, None)
         return subprocess.run(words, env=environment()).returncode
 
 

@@ -12,8 +12,10 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +43,7 @@ LEFT_ALONE = (
     "cryptomgr.notests=1",
 )
 # One complaint ends the machine, there and then.
-STRICT = ("panic_on_warn=1", "panic=-1")
+STRICT = ("panic_on_warn=1", "panic=-1", "kunit.enable=1")
 # Where QEMU writes what became of the machine.
 EVENTS = "machine.events"
 
@@ -96,14 +98,35 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": search_path()}
 
 
-def command(kernel: Kernel, job: Job, shared: Path, *, shell: bool = False) -> list[str]:
+def command(kernel: Kernel, job: Job, shared: Path, events: int | None) -> list[str]:
     """The words that boot *kernel* for the *job* that is written down in *shared*.
 
-    Its output is their stdout and the guest's console their stderr; with *shell*
-    both are the terminal, and a person's.
+    Its output is their stdout and the guest's console their stderr.  *events* is one
+    end of monitor(), inherited; without it the terminal is a shell's in the guest.
     """
     words = lean_command if kernel.lean else vng_command
-    return words(kernel, job, shared, shell)
+    return words(kernel, job, shared, events)
+
+
+@contextmanager
+def monitor() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A pair of sockets on which QEMU tells what becomes of the machine: ours, QEMU's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        # It tells nothing to who has not said this.
+        ours.sendall(b'{"execute": "qmp_capabilities"}\n')
+        yield ours, theirs
+
+
+def heard(ours: socket.socket) -> bytes:
+    """All that QEMU, which has ended, has told."""
+    told = b""
+    try:
+        while data := ours.recv(65536):
+            told += data
+    except ConnectionResetError:
+        pass  # it ended without having listened to us
+    return told
 
 
 def ending(kernel: Kernel, shared: Path, code: int, status: int | None) -> str:
@@ -122,7 +145,7 @@ def kernel_arguments(job: Job) -> list[str]:
     return [*watchdogs, "log_buf_len=4M", *job.kernel_arguments]
 
 
-def vng_command(kernel: Kernel, job: Job, shared: Path, shell: bool) -> list[str]:
+def vng_command(kernel: Kernel, job: Job, shared: Path, events: int | None) -> list[str]:
     """The words that boot *kernel* through virtme-ng."""
     qemu_arguments = [*(ICOUNT if job.icount else ()), *job.qemu_arguments]
     words = [
@@ -141,7 +164,7 @@ def vng_command(kernel: Kernel, job: Job, shared: Path, shell: bool) -> list[str
     if qemu_arguments:
         words.append(f"--qemu-opts={shlex.join(qemu_arguments)}")
     init = str(TREE / "scripts/guest-init")
-    if shell:
+    if events is None:
         return [*words, "--shell", init]
     return [*words, "--verbose", "--", shlex.join([init])]
 
@@ -161,21 +184,19 @@ def make_initramfs(target: Path) -> None:
     shutil.rmtree(folder)
 
 
-def lean_command(kernel: Kernel, job: Job, shared: Path, shell: bool) -> list[str]:
+def lean_command(kernel: Kernel, job: Job, shared: Path, events: int | None) -> list[str]:
     """The words that boot *kernel* without modules and udev."""
     initramfs = shared / "initramfs"
     make_initramfs(initramfs)
-    # QEMU tells what became of the machine to who has said this.
-    (shared / "machine.words").write_text('{"execute": "qmp_capabilities"}\n', encoding="ascii")
     append = [
         "console=ttyS0", "earlyprintk=serial",
-        f"kevent.tree={TREE}", f"kevent.shell={int(shell)}",
+        f"kevent.tree={TREE}", f"kevent.shell={int(events is None)}",
         *kernel_arguments(job), *STRICT,
     ]  # fmt: skip
     accel = "kvm" if job.kvm else "tcg,thread=single" if job.icount else "tcg,thread=multi"
     words = [
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-machine", "pc", "-accel", accel,
+        "-machine", "q35", "-accel", accel,
         "-cpu", "host" if job.kvm else "max",
         "-smp", str(job.cpus), "-m", job.memory,
         "-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", " ".join(append),
@@ -184,9 +205,10 @@ def lean_command(kernel: Kernel, job: Job, shared: Path, shell: bool) -> list[st
         # what the command reads and writes
         "-device", "virtio-serial-pci", "-chardev", "stdio,id=words,signal=off",
         "-device", "virtconsole,chardev=words",
-        "-chardev", f"file,id=events,path={shared / EVENTS},input-path={shared}/machine.words",
-        "-mon", "chardev=events,mode=control",
     ]  # fmt: skip
+    if events is not None:
+        words += ["-chardev", f"socket,id=events,fd={events}"]
+        words += ["-mon", "chardev=events,mode=control"]
     for tag, path, mode in (("host", Path("/"), "readonly=on"), ("shared", shared, "readonly=off")):
         words += [
             "-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap,{mode}",
