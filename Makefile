@@ -65,6 +65,18 @@ check-host: bootstrap ## lint, types, unit tests, header, compiler, sparse, chec
 check-guest: kernel-tests ## conformance and kernel tests in a guest; KERNEL=...
 	@KERNEL=$(KERNEL) $(PYTEST) tests/guest
 
+.PHONY: check-debug
+check-debug: kernel-tests ## all tests, races, faults and fuzzing under KASAN, lockdep, kmemleak
+	@$(PYTHON) scripts/check-debug
+
+.PHONY: check-kcsan
+check-kcsan: kernel-tests ## the kernel tests under the sanitizer of data races
+	@$(PYTHON) scripts/check-kcsan
+
+.PHONY: prove-debug
+prove-debug: kernel-tests ## that check-debug catches deliberate bugs, one of each kind
+	@$(PYTHON) scripts/prove-debug
+
 .PHONY: bench
 bench: bootstrap ## count instructions in a guest, beside epoll and io_uring; KERNEL=...
 	@$(PYTHON) scripts/bench $(KERNEL)

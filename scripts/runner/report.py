@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
@@ -44,3 +45,28 @@ def sentence(found: dict[str, Counter[str]]) -> str:
         if count := sum(counter[outcome] for counter in found.values()):
             text += f", {count} {outcome}"
     return text
+
+
+def facts(path: Path) -> dict[str, int]:
+    """The sums of the numbers that a program wrote down as ``name=number``, over all
+    lines; of a seed the last one.  Failure where there is nothing.
+    """
+    found: dict[str, int] = {}
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    for name, number in re.findall(r"\b([a-z_]+)=(\d+)\b", text):
+        found[name] = int(number) + (0 if name == "seed" else found.get(name, 0))
+    if not found:
+        raise Failure(f"{path.name} says nothing of what was done")
+    return found
+
+
+def unit_tests(path: Path) -> int:
+    """How many of KUnit's tests passed, by their results; Failure where one did not,
+    or where there are none.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    bad = re.findall(r"^ *not ok .*", text, re.MULTILINE)
+    good = re.findall(r"^    ok \d+ \w+$", text, re.MULTILINE)
+    if bad or not good:
+        raise Failure("\n".join(["unit tests of the module:", *(bad or ["none was run"])]))
+    return len(good)

@@ -12,7 +12,9 @@ import pytest
 from runner.common import TREE
 
 FOLDERS = (".ci", ".github", "chardev", "examples", "kmod", "pykevent", "scripts", "tests")
-SCRIPTS = ("build-module", "check-module", "fetch-kernel", "guest")
+SCRIPTS = (
+    "bench", "build-module", "check-debug", "check-module", "fetch-kernel", "guest", "prove-debug",
+)  # fmt: skip
 NO_LICENCE_LINE = {".md", ".txt", ".typed"}
 
 

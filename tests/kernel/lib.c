@@ -253,6 +253,7 @@ static int run_case(const struct test_case *c)
 
 int test_main(int argc, char **argv, const struct test_case *cases, size_t nr)
 {
+	const char *given;
 	int failed = 0;
 	size_t i;
 
@@ -261,7 +262,8 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t nr)
 			puts(cases[i].name);
 		return EXIT_SUCCESS;
 	}
-	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : now_ns();
+	given = argc > 2 ? argv[2] : getenv("KEVENT_TEST_SEED");
+	seed = given ? strtoull(given, NULL, 0) : now_ns();
 	fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
 	for (i = 0; i < nr; i++) {
 		uint64_t begin = now_ns();

@@ -8,8 +8,8 @@
  *	program NAME [SEED]	that case; ends 0 (passed), 77 (skipped) or 1
  *
  * Environment: KEVENT_DEVICE (/dev/kevent), KEVENT_TEST_SCALE multiplies the
- * rounds of the races, KEVENT_TEST_LIMIT is the limit of one case in seconds
- * (60; long ones have more).
+ * rounds of the races, KEVENT_TEST_SEED is SEED, KEVENT_TEST_LIMIT is the limit
+ * of one case in seconds (60; long ones have more).
  */
 #ifndef KEVENT_TESTS_LIB_H
 #define KEVENT_TESTS_LIB_H
