@@ -19,6 +19,8 @@ from .kernels import Kernel, fetch, fill, suites_of, with_sources
 
 FOLDERS = ("kmod", "chardev")
 SOURCES = ("*.c", "*.h")
+# Each can be left out of a build.
+EVENT_SOURCES = ("SOCKET", "POLL", "INODE", "TIMER", "USER")
 LIMIT = 900.0
 # checkpatch and its word lists come from the source package of this series.
 CHECKPATCH_SERIES = "6.12"
@@ -71,6 +73,11 @@ def build(series: str, *, name: str = "module", arguments: Sequence[str] = ()) -
         if status:
             raise Failure(f"the module does not build for Linux {kernel.release}")
     return target / "kevent.ko"
+
+
+def build_bare(series: str) -> Path:
+    """Build the module without any source of events; returns the path of kevent.ko."""
+    return build(series, name="bare", arguments=[f"CONFIG_KEVENT_{s}=n" for s in EVENT_SOURCES])
 
 
 def make(kernel: Kernel, target: Path, words: Sequence[str]) -> tuple[int, str]:

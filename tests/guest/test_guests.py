@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from runner.common import BUILD, TREE, Failure
 from runner.kernels import table
+from runner.module import build_bare
 from runner.report import outcomes, sentence
 
 LIMIT = 1500  # seconds for the tests of one guest
@@ -34,16 +35,14 @@ def test_conformance_and_kernel_tests_pass_in_a_guest(
 ) -> None:
     python = sys.executable
     results = BUILD / series / "tests"
-    build = [python, "scripts/build-module", series, "--name", "bare"]
-    build += [f"CONFIG_KEVENT_{s}=n" for s in ("SOCKET", "POLL", "INODE", "TIMER", "USER")]
-    subprocess.run(build, cwd=TREE, check=True, timeout=LIMIT)
+    bare = build_bare(series)
     with capfd.disabled():
         # Minutes pass in there: show what happens as it happens.
         print(f"\n--- Linux {series}", flush=True)
         status = subprocess.run(
             [
                 python, "scripts/guest", series, "--timeout", str(LIMIT), "--results", results,
-                "--env", f"KEVENT_MODULE_BARE={BUILD / series / 'bare' / 'kevent.ko'}",
+                "--env", f"KEVENT_MODULE_BARE={bare}",
                 "--", "scripts/guest-tests",
             ],
             cwd=TREE,

@@ -9,9 +9,8 @@ import shutil
 import pytest
 from runner.apt import machine_sources
 from runner.kernels import table
-from runner.module import check_build, check_patch, sources
+from runner.module import EVENT_SOURCES, check_build, check_patch, sources
 
-SOURCES = ("SOCKET", "POLL", "INODE", "TIMER", "USER")
 NEWEST = list(table())[-1]
 
 
@@ -34,10 +33,10 @@ def test_gcc_and_sparse_have_nothing_to_say(series: str) -> None:
 
 @pytest.mark.parametrize("series", table())
 def test_it_builds_without_any_source(series: str) -> None:
-    assert check_build(series, [f"CONFIG_KEVENT_{source}=n" for source in SOURCES]) == []
+    assert check_build(series, [f"CONFIG_KEVENT_{source}=n" for source in EVENT_SOURCES]) == []
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", EVENT_SOURCES)
 def test_it_builds_without_one_source(source: str) -> None:
     assert check_build(NEWEST, [f"CONFIG_KEVENT_{source}=n"]) == []
 
