@@ -10,6 +10,7 @@
 #include <linux/fsnotify_backend.h>
 #include <linux/hrtimer.h>
 #include <linux/rcupdate.h>
+#include <net/af_unix.h>
 
 /* Large, and filled in before it is read: not worth zeroing on every call. */
 #ifndef __uninitialized
@@ -76,6 +77,19 @@ static inline void kevent_sleeper_setup(struct hrtimer_sleeper *sleeper,
 	hrtimer_setup_sleeper_on_stack(sleeper, clock, HRTIMER_MODE_ABS);
 #else
 	hrtimer_init_sleeper_on_stack(sleeper, clock, HRTIMER_MODE_ABS);
+#endif
+}
+
+/* Not declared by every kernel that exports it. */
+long unix_inq_len(struct sock *sk);
+
+/* Bytes that can be read from a UNIX socket of type SOCK_STREAM. */
+static inline long kevent_unix_readable(struct sock *sk)
+{
+#ifdef KEVENT_PROBE_UNIX_INQ
+	return READ_ONCE(unix_sk(sk)->inq_len);
+#else
+	return unix_inq_len(sk);
 #endif
 }
 

@@ -7,11 +7,11 @@
 #include <linux/net.h>
 #include <linux/poll.h>
 #include <linux/socket.h>
-#include <net/af_unix.h>
 #include <net/sock.h>
 #include <net/tcp.h>
 #include <net/tcp_states.h>
 
+#include "compat.h"
 #include "hook.h"
 #include "kevent.h"
 
@@ -83,7 +83,7 @@ static u64 kevent_socket_readable(struct socket *sock)
 		release_sock(sk);
 #if IS_BUILTIN(CONFIG_UNIX)
 	} else if (sk->sk_family == AF_UNIX && sk->sk_type == SOCK_STREAM) {
-		len = unix_inq_len(sk);
+		len = kevent_unix_readable(sk);
 #endif
 	} else if (!READ_ONCE(sk->sk_err) &&
 		   (sk->sk_type == SOCK_DGRAM || sk->sk_type == SOCK_RAW ||
