@@ -257,6 +257,15 @@ static int kevent_file_upgrade(struct kevent *k, struct file *file)
 	return ret;
 }
 
+/*
+ * What to ask a file for.  A pipe that nobody asks for edges wakes its readers
+ * by the first byte alone.
+ */
+static __poll_t kevent_poll_key(const struct kevent_request *req, __poll_t mask)
+{
+	return req->flags & KEVENT_EDGE ? mask | EPOLLET : mask;
+}
+
 /**
  * kevent_file_enqueue - hang a kevent on a file
  * @k:		the kevent
@@ -294,7 +303,7 @@ int kevent_file_enqueue(struct kevent *k, const struct kevent_request *req,
 		return ret;
 	kf->mask = mask | EPOLLERR | EPOLLHUP;
 	init_poll_funcptr(&h.pt, kevent_hook_add);
-	h.pt._key = kf->mask;
+	h.pt._key = kevent_poll_key(req, kf->mask);
 	events = vfs_poll(file, &h.pt) & kf->mask;
 	if (h.ret)
 		return h.ret;
@@ -360,7 +369,7 @@ int kevent_file_modify(struct kevent *k, const struct kevent_request *req,
 	 */
 	smp_mb();
 	if (!(req->flags & KEVENT_DISABLED) &&
-	    kevent_file_poll(target->file, mask))
+	    kevent_file_poll(target->file, kevent_poll_key(req, mask)))
 		kevent_ready(k);
 	return 0;
 }

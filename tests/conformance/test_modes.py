@@ -155,6 +155,17 @@ def test_edge_reports_new_activity_whatever_happened_to_the_old(
         assert now(queue) == []
 
 
+def test_edge_that_modify_asked_for_reports_new_activity_too(queue: Queue, source: Source) -> None:
+    queue.add(source.request())
+    source.activity()
+    queue.modify(source.request(Flags.EDGE))
+    assert len(now(queue)) == 1
+    for _ in range(2):
+        source.activity()
+        assert len(now(queue)) == 1
+        assert now(queue) == []
+
+
 def test_edge_reports_activities_between_two_waits_as_one(queue: Queue, source: Source) -> None:
     queue.add(source.request(Flags.EDGE))
     source.activity()
