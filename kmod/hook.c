@@ -187,19 +187,34 @@ static void kevent_hook_add(struct file *file, wait_queue_head_t *head,
 	add_wait_queue(head, &hook->wait);
 }
 
-/* The names that /proc shows of files that are no queues of other events. */
+/* By the name that /proc shows. */
+static bool kevent_anon_is(struct file *file, const char *name)
+{
+	return !strcmp(file->f_path.dentry->d_name.name, name);
+}
+
+/* Files that are no queues of other events. */
 static bool kevent_anon_is_leaf(struct file *file)
 {
 	static const char * const leaves[] = {
 		"[eventfd]", "[timerfd]", "[signalfd]", "inotify",
 	};
-	const char *name = file->f_path.dentry->d_name.name;
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(leaves); i++)
-		if (!strcmp(name, leaves[i]))
+		if (kevent_anon_is(file, leaves[i]))
 			return true;
 	return false;
+}
+
+/*
+ * What we hold must not hold us, or neither would ever be closed.  A ring of
+ * io_uring holds the files that are registered with it until it is closed
+ * itself.  An epoll holds none of those it watches.
+ */
+static bool kevent_file_may_pin(u32 kind, struct file *file)
+{
+	return kind != KEVENT_FILE_ANON || !kevent_anon_is(file, "[io_uring]");
 }
 
 static bool kevent_file_is_leaf(u32 kind, struct file *file)
@@ -232,7 +247,7 @@ static int kevent_file_attach(struct kevent *k, struct file *file, u32 kind)
 			kf->attach = KEVENT_ATTACH_MARK;
 		return ret;
 	}
-	if (report)
+	if (report || !kevent_file_may_pin(kind, file))
 		return -EOPNOTSUPP;
 	kf->attach = KEVENT_ATTACH_PIN;
 	kf->close.file = get_file(file);

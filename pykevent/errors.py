@@ -24,7 +24,8 @@ _OPEN_HINTS[errno.ECONNABORTED] = _OPEN_HINTS[errno.ENOTCONN]
 _REQUEST_HINTS = {
     errno.ENXIO: "the device does not know this type of event",
     errno.EOPNOTSUPP: "this type of event was left out when the module was built, or NOTIFY_BROKEN "
-    "was asked of a file whose close cannot be seen; info() tells of both",
+    "was asked of a file whose close cannot be seen, or it is an io_uring and would be pinned; "
+    "info() tells of all three",
     errno.ENOSPC: "info() tells how many kevents a queue, a user, and a user on one inode may have",
 }
 

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Who holds whom.  A queue keeps files open whose close the kernel does not
+ * show, and some files keep others open: neither way may lead back to where it
+ * began, or nobody would ever see the last close.  In the pictures => is a
+ * file that holds another one, -> one that watches another and may hold it; q
+ * is the queue, e an epoll, r a ring of io_uring, u a UNIX socket.
+ */
+#include "lib.h"
+
+#include <errno.h>
+#include <linux/io_uring.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Sees what is left of the others when they are closed. */
+static int witness;
+static uint64_t before;
+
+static int queue_new(void)
+{
+	int q;
+
+	witness = queue_open();
+	need_feature(witness, KEVENT_FEATURE_POLL);
+	need_feature(witness, KEVENT_FEATURE_USER);
+	before = queue_info(witness).user_kevents;
+	q = queue_open();
+	CHECK_EQ(add_user(q, 1, 0, 0), 0);
+	return q;
+}
+
+static void check_all_gone(void)
+{
+	wait_until_user_kevents(witness, before);
+}
+
+static bool anonymous_are_pinned(void)
+{
+	return queue_info(witness).pinned & KEVENT_FILE_ANON;
+}
+
+/* A ring that holds @fd. */
+static int ring_around(int fd)
+{
+	struct io_uring_params params = { 0 };
+	long ring = syscall(SYS_io_uring_setup, 1, &params);
+
+	if (ring < 0 && (errno == ENOSYS || errno == EPERM))
+		test_skip("no io_uring here");
+	SYS(ring);
+	SYS(syscall(SYS_io_uring_register, (int)ring, IORING_REGISTER_FILES,
+		    &fd, 1));
+	return (int)ring;
+}
+
+static int epoll_around(int fd)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	int e = (int)SYS(epoll_create1(EPOLL_CLOEXEC));
+
+	SYS(epoll_ctl(e, EPOLL_CTL_ADD, fd, &ev));
+	return e;
+}
+
+static int watch(int q, int fd)
+{
+	return add(q, KEVENT_POLL, fd, POLLIN, 0, 0);
+}
+
+/*
+ *	q -> r => q
+ */
+static void a_ring_that_holds_the_queue_is_never_held_by_it(void)
+{
+	int q = queue_new(), r = ring_around(q);
+
+	CHECK_EQ(watch(q, r), anonymous_are_pinned() ? -EOPNOTSUPP : 0);
+	close(q);
+	close(r);
+	check_all_gone();
+}
+
+/*
+ *	q -> r		also where r holds nothing yet
+ */
+static void a_ring_is_watched_where_it_need_not_be_held_and_else_refused(void)
+{
+	int q = queue_new(), other = queue_open(), r = ring_around(other);
+	bool pinned = anonymous_are_pinned();
+
+	CHECK_EQ(watch(q, r), pinned ? -EOPNOTSUPP : 0);
+	CHECK_EQ(remove_kevent(q, KEVENT_POLL, r, 0), pinned ? -ENOENT : 0);
+	close(other);
+	close(q);
+	close(r);
+	check_all_gone();
+}
+
+/*
+ *	q -> e -> r => q
+ */
+static void an_epoll_between_the_queue_and_a_ring_around_it_holds_neither(void)
+{
+	int q = queue_new(), r = ring_around(q), e = epoll_around(r);
+
+	CHECK_EQ(watch(q, e), 0);
+	close(q);
+	close(e);
+	close(r);
+	check_all_gone();
+}
+
+/*
+ *	q -> e -> q	closed by epoll_ctl(), which need not refuse it
+ */
+static void an_epoll_and_a_queue_that_watch_each_other_both_end(void)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		int q = queue_new(), e = (int)SYS(epoll_create1(EPOLL_CLOEXEC));
+
+		CHECK_EQ(watch(q, e), 0);
+		if (epoll_ctl(e, EPOLL_CTL_ADD, q, &ev))
+			CHECK_EQ(errno, ELOOP);
+		close(i ? q : e);
+		close(i ? e : q);
+		check_all_gone();
+	}
+}
+
+/*
+ *	q -> u => q	in flight
+ */
+static void a_queue_in_flight_to_a_socket_that_it_watches_ends_with_it(void)
+{
+	int q = queue_new(), u[2];
+
+	unix_pair(u);
+	CHECK_EQ(watch(q, u[0]), 0);
+	CHECK_EQ(watch(q, u[1]), 0);
+	send_fd(u[0], q);
+	send_fd(u[1], q);
+	close(q);
+	close(u[0]);
+	close(u[1]);
+	check_all_gone();
+}
+
+/*
+ *	q -> u => u, q	in flight to itself: the kernel has to look for it
+ */
+static void a_queue_does_not_keep_sockets_in_flight_from_being_found(void)
+{
+	int q = queue_new(), u[2], more[2];
+
+	unix_pair(u);
+	CHECK_EQ(watch(q, u[0]), 0);
+	CHECK_EQ(watch(q, u[1]), 0);
+	send_fd(u[0], u[1]);
+	send_fd(u[0], q);
+	send_fd(u[1], u[0]);
+	close(q);
+	close(u[0]);
+	close(u[1]);
+	/* closing any other socket sets the search off, where some are in flight */
+	unix_pair(more);
+	close(more[0]);
+	close(more[1]);
+	check_all_gone();
+}
+
+static const struct test_case cases[] = {
+	TEST(a_ring_that_holds_the_queue_is_never_held_by_it),
+	TEST(a_ring_is_watched_where_it_need_not_be_held_and_else_refused),
+	TEST(an_epoll_between_the_queue_and_a_ring_around_it_holds_neither),
+	TEST(an_epoll_and_a_queue_that_watch_each_other_both_end),
+	TEST(a_queue_in_flight_to_a_socket_that_it_watches_ends_with_it),
+	TEST(a_queue_does_not_keep_sockets_in_flight_from_being_found),
+};
+
+int main(int argc, char **argv)
+{
+	return test_main(argc, argv, cases, ARRAY_SIZE(cases));
+}
