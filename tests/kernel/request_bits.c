@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <unistd.h>
 
 #define MODES	(KEVENT_EDGE | KEVENT_ONESHOT | KEVENT_DISPATCH | \
 		 KEVENT_DISABLED)
@@ -52,7 +53,7 @@ static const struct type_bits types[] = {
 /* A request of that type which is valid as it stands. */
 static struct kevent_request valid_request(uint16_t type)
 {
-	static int sock[2] = { -1, -1 }, event = -1, dir = -1;
+	static int sock[2] = { -1, -1 }, pipes[2] = { -1, -1 }, dir = -1;
 
 	switch (type) {
 	case KEVENT_SOCKET:
@@ -60,9 +61,10 @@ static struct kevent_request valid_request(uint16_t type)
 			unix_pair(sock);
 		return request(type, sock[0], KEVENT_SOCKET_RECV, 0, 0);
 	case KEVENT_POLL:
-		if (event < 0)
-			event = eventfd_new(0);
-		return request(type, event, POLLIN, 0, 0);
+		/* of a kind that is never pinned */
+		if (pipes[0] < 0)
+			SYS(pipe(pipes));
+		return request(type, pipes[0], POLLIN, 0, 0);
 	case KEVENT_INODE:
 		if (dir < 0)
 			dir = (int)SYS(open("/", O_RDONLY | O_DIRECTORY));
