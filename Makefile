@@ -65,6 +65,10 @@ check-host: bootstrap ## lint, types, unit tests, header, compiler, sparse, chec
 check-guest: kernel-tests ## conformance and kernel tests in a guest; KERNEL=...
 	@KERNEL=$(KERNEL) $(PYTEST) tests/guest
 
+.PHONY: check-kernels
+check-kernels: kernel-tests ## gcc, sparse and the guests' tests on all of scripts/kernels
+	@KERNEL=all $(PYTEST) tests/host/test_module.py tests/guest
+
 .PHONY: check-debug
 check-debug: kernel-tests ## all tests, races, faults and fuzzing under KASAN, lockdep, kmemleak
 	@$(PYTHON) scripts/check-debug
@@ -111,4 +115,4 @@ distclean: clean ## remove .venv and all caches in the tree as well
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

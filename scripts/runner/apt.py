@@ -168,6 +168,21 @@ class Apt:
         pairs = re.findall(r"^([A-Za-z0-9-]+): (.*)$", text, re.MULTILINE)
         return dict(pairs)
 
+    def closure(self, packages: Sequence[str]) -> dict[str, str]:
+        """*packages* and all that they depend on, with their versions, as if nothing
+        at all were installed.
+        """
+        plan = run(
+            [
+                "apt-get", *self.options, "-q", "--simulate",
+                "-o", "Dir::State::Status=/dev/null",
+                "-o", "Dir::State::Extended_States=/dev/null",
+                "--no-install-recommends", "install", *packages,
+            ],
+            timeout=120,
+        )  # fmt: skip
+        return dict(re.findall(r"^Inst (\S+) \((\S+)", plan, re.MULTILINE))
+
     def download(self, packages: Sequence[str], folder: Path) -> list[Path]:
         """Fetch *packages* into the empty *folder*; returns the files."""
         run(

@@ -8,6 +8,7 @@ the image in ``boot``, the modules in ``lib/modules``, the headers in
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ class Kernel:
     root: Path
     # Built here, with all it has inside: it needs neither modules nor udev.
     lean: bool = False
+    # The release whose compiler the headers want, or '' for the machine's own.
+    compiler: str = ""
 
     @property
     def release(self) -> str:
@@ -38,8 +41,9 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        """The bootable image."""
-        return self.root / "boot" / f"vmlinuz-{self.release}"
+        """The bootable image; newer packages have it beside the modules."""
+        image = self.root / "boot" / f"vmlinuz-{self.release}"
+        return image if image.exists() else self.root / "lib/modules" / self.release / "vmlinuz"
 
     @property
     def headers(self) -> Path:
@@ -47,14 +51,32 @@ class Kernel:
         return self.root / "usr/src" / f"linux-headers-{self.release}"
 
 
-def table() -> dict[str, list[str]]:
-    """The series we know and the suites that carry each."""
-    series: dict[str, list[str]] = {}
-    for line in (TREE / "scripts/kernels").read_text(encoding="utf-8").splitlines():
+@dataclass(frozen=True)
+class Line:
+    """What ``scripts/kernels`` says of a series."""
+
+    checked: bool  # by make check, too
+    compiler: str  # see Kernel
+    suites: list[str]
+
+
+def lines_of(text: str) -> dict[str, Line]:
+    """The table in *text*, by series; Failure where a line makes no sense."""
+    found: dict[str, Line] = {}
+    for line in text.splitlines():
         words = line.partition("#")[0].split()
-        if words:
-            series[words[0]] = words[1:]
-    return series
+        if not words:
+            continue
+        if len(words) < 4 or words[1] not in ("check", "-") or words[0] in found:
+            raise Failure(f"scripts/kernels: not a line of the table, or there twice: {line}")
+        series, lane, compiler, *suites = words
+        found[series] = Line(lane == "check", "" if compiler == "-" else compiler, suites)
+    return found
+
+
+def table() -> dict[str, Line]:
+    """The series we know, and what there is to know of each."""
+    return lines_of((TREE / "scripts/kernels").read_text(encoding="utf-8"))
 
 
 def names() -> list[str]:
@@ -62,12 +84,22 @@ def names() -> list[str]:
     return [*table(), *debug.VARIANTS]
 
 
-def suites_of(series: str) -> list[str]:
-    """The suites that carry *series*; Failure for a series not in the table."""
+def line_of(series: str) -> Line:
+    """The line of *series*; Failure for a series not in the table."""
     known = table()
     if series not in known:
         raise Failure(f"no kernel {series!r} in scripts/kernels: {', '.join(known)}")
     return known[series]
+
+
+def chosen() -> list[str]:
+    """The series that the tests are to run on: the one that ``KERNEL`` names, or all
+    where ``KERNEL`` is ``all``, or else those of make check.
+    """
+    wish = os.environ.get("KERNEL", "")
+    if wish not in ("", "all"):
+        return [wish]
+    return [series for series, line in table().items() if line.checked or wish]
 
 
 def numbers(name: str) -> tuple[int, ...]:
@@ -128,8 +160,9 @@ def fetch(series: str, *, refresh: bool = False) -> Kernel:
 
     The archive is asked only when the cache has none, or by *refresh*.
     """
-    folder = cache_dir() / "kernels" / series
     lean = series in debug.VARIANTS
+    line = line_of(debug.SERIES if lean else series)
+    folder = cache_dir() / "kernels" / series
     if lean:
         folder /= debug.key(series)
 
@@ -137,10 +170,9 @@ def fetch(series: str, *, refresh: bool = False) -> Kernel:
         return (debug.build if lean else unpack)(series, apt, scratch)
 
     def make(scratch: Path) -> str:
-        suites = suites_of(debug.SERIES if lean else series)
-        return with_sources(suites, scratch, lambda apt: attempt(apt, scratch))
+        return with_sources(line.suites, scratch, lambda apt: attempt(apt, scratch))
 
-    return Kernel(series, fill(folder, make, refresh), lean)
+    return Kernel(series, fill(folder, make, refresh), lean, line.compiler)
 
 
 def newest(apt: Apt, series: str) -> str:
@@ -186,23 +218,38 @@ def unpack(series: str, apt: Apt, scratch: Path) -> str:
     for deb in apt.download(packages, debs):
         run(["dpkg", "-x", deb, root], timeout=600)
         deb.unlink()
+    if not (root / "lib").exists():
+        (root / "lib").symlink_to("usr/lib")
     relocate(root)
+    complete(root)
     kernel = Kernel(series, root)
     if not kernel.image.is_file():
-        raise Failure(f"{kernel.image.name} is in none of {' '.join(packages)}")
+        raise Failure(f"no vmlinuz is in {' '.join(packages)}")
     run(["/sbin/depmod", "-b", root, kernel.release], timeout=600)
     return packages[0].partition("=")[2]
 
 
 def relocate(root: Path) -> None:
     """Make the headers work where they are: replace paths from ``/usr/src``."""
-    sources = root / "usr/src"
-    for makefile in sources.glob("linux-headers-*/Makefile"):
+    for makefile in (root / "usr/src").glob("linux-headers-*/Makefile"):
         text = makefile.read_text(encoding="utf-8")
-        if "include /usr/src/" in text:
-            makefile.write_text(text.replace("include /usr/src/", "include ../"), encoding="utf-8")
+        # Relative to where make is told to begin, which is there.
+        found = re.sub(r"^(include |KBUILD_OUTPUT=)/usr/src/", r"\1../", text, flags=re.MULTILINE)
+        if found != text:
+            makefile.write_text(found, encoding="utf-8")
     for link in (root / "lib/modules").glob("*/*"):
         if link.is_symlink() and str(link.readlink()).startswith("/usr/"):
             target = link.readlink()
             link.unlink()
             link.symlink_to(Path("../../..") / target.relative_to("/"))
+
+
+def complete(root: Path) -> None:
+    """Add the script by which Kbuild asks whether sparse will do, which the packages
+    forget.  A sparse that will not do is going to say so itself.
+    """
+    for scripts in (root / "usr/lib").glob("linux-kbuild-*/scripts"):
+        script = scripts / "checker-valid.sh"
+        if not script.exists():
+            script.write_text('#!/bin/sh\n"$@" /dev/null && echo 1\n', encoding="ascii")
+            script.chmod(0o755)

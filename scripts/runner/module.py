@@ -15,7 +15,8 @@ from pathlib import Path
 
 from .apt import Apt
 from .common import BUILD, TREE, Failure, cache_dir, locked, run
-from .kernels import Kernel, fetch, fill, suites_of, with_sources
+from .compiler import enclose
+from .kernels import Kernel, fetch, fill, line_of, with_sources
 
 FOLDERS = ("kmod", "chardev")
 SOURCES = ("*.c", "*.h")
@@ -86,6 +87,9 @@ def make(kernel: Kernel, target: Path, words: Sequence[str]) -> tuple[int, str]:
     """
     jobs = f"-j{os.cpu_count() or 1}"
     command = ["make", "-s", jobs, "-C", str(kernel.headers), f"M={target}", *words]
+    # The folder of links, what they lead to, and the headers are all that this needs.
+    readable = [TREE, kernel.root]
+    command = enclose(command, kernel.compiler, readable=readable, writable=[target])
     # Flags of a make that runs us are not meant for this one.
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
     try:
@@ -143,7 +147,7 @@ def checkpatch_folder() -> Path:
         )  # fmt: skip
         return version
 
-    suites = suites_of(CHECKPATCH_SERIES)
+    suites = line_of(CHECKPATCH_SERIES).suites
     return fill(
         cache_dir() / "checkpatch",
         lambda scratch: with_sources(suites, scratch, lambda apt: unpack(apt, scratch)),

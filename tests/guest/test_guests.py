@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Boots each kernel and runs the conformance and the kernel tests in it.
 
-``KERNEL`` in the environment chooses one series; else all of scripts/kernels.
+See runner.kernels.chosen() for which kernels these are.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 from runner.common import BUILD, TREE, Failure
-from runner.kernels import table
+from runner.kernels import chosen
 from runner.module import build_bare
 from runner.report import outcomes, sentence
 
 LIMIT = 1500  # seconds for the tests of one guest
 CANNOT_RUN = 77
 
-SERIES = [os.environ["KERNEL"]] if os.environ.get("KERNEL") else list(table())
+SERIES = chosen()
 
 
 def failures(results: Path) -> str:

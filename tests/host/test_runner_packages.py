@@ -3,14 +3,30 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from runner.apt import Apt, deb822, machine_sources, one_line
-from runner.common import Failure, cache_dir
-from runner.kernels import Kernel, cached, fill, newest, numbers, parts, relocate, suites_of
+from runner.common import Failure, cache_dir, run
+from runner.compiler import enclose
+from runner.kernels import (
+    Kernel,
+    Line,
+    cached,
+    chosen,
+    complete,
+    fill,
+    line_of,
+    lines_of,
+    newest,
+    numbers,
+    parts,
+    relocate,
+    table,
+)
 
 
 def test_sources_in_one_line_format_are_found() -> None:
@@ -109,7 +125,35 @@ def test_a_series_that_is_not_there_is_told() -> None:
     with pytest.raises(Failure, match=r"no linux-headers-5\.10"):
         newest(FakeApt(), "5.10")
     with pytest.raises(Failure, match=r"no kernel '5\.10' in scripts/kernels"):
-        suites_of("5.10")
+        line_of("5.10")
+
+
+def test_a_line_of_the_table_is_a_series_its_lane_its_compiler_and_its_suites() -> None:
+    text = "# a comment\n\n6.1 check - one two # the first\n7.3\t-\ttrixie\tthree\n"
+    assert lines_of(text) == {
+        "6.1": Line(checked=True, compiler="", suites=["one", "two"]),
+        "7.3": Line(checked=False, compiler="trixie", suites=["three"]),
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["6.1 check -", "6.1 always - one", "6.1", "6.1 check - one\n6.1 - - two"]
+)
+def test_a_line_that_makes_no_sense_is_told(text: str) -> None:
+    with pytest.raises(Failure, match="not a line of the table"):
+        lines_of(text)
+
+
+def test_the_tests_run_on_what_make_check_has_on_all_or_on_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("KERNEL", raising=False)
+    checked = chosen()
+    assert {"6.1", "6.12"} <= set(checked) < set(table())
+    monkeypatch.setenv("KERNEL", "all")
+    assert chosen() == list(table())
+    monkeypatch.setenv("KERNEL", "6.1")
+    assert chosen() == ["6.1"]
 
 
 def test_versions_sort_by_their_numbers() -> None:
@@ -123,12 +167,94 @@ def test_headers_work_where_they_were_unpacked(tmp_path: Path) -> None:
     headers.mkdir(parents=True)
     modules.mkdir(parents=True)
     makefile = headers / "Makefile"
-    makefile.write_text("include /usr/src/linux-headers-6.1.0-56-common/Makefile\n")
+    makefile.write_text(
+        "KBUILD_OUTPUT=/usr/src/linux-headers-6.1.0-56-amd64\n"
+        "include /usr/src/linux-headers-6.1.0-56-common/Makefile\n"
+    )
     (modules / "build").symlink_to("/usr/src/linux-headers-6.1.0-56-amd64")
     relocate(tmp_path)
-    assert makefile.read_text() == "include ../linux-headers-6.1.0-56-common/Makefile\n"
+    assert makefile.read_text() == (
+        "KBUILD_OUTPUT=../linux-headers-6.1.0-56-amd64\n"
+        "include ../linux-headers-6.1.0-56-common/Makefile\n"
+    )
     assert (modules / "build").resolve() == headers
     assert Kernel("6.1", tmp_path).headers == headers
+
+
+def test_the_image_is_found_in_boot_and_beside_the_modules(tmp_path: Path) -> None:
+    modules = tmp_path / "lib/modules/7.3.4"
+    modules.mkdir(parents=True)
+    assert Kernel("7.3", tmp_path).image == modules / "vmlinuz"
+    (tmp_path / "boot").mkdir()
+    image = tmp_path / "boot/vmlinuz-7.3.4"
+    image.touch()
+    assert Kernel("7.3", tmp_path).image == image
+
+
+def test_headers_without_the_script_that_asks_for_sparse_get_one(tmp_path: Path) -> None:
+    scripts = tmp_path / "usr/lib/linux-kbuild-7.3.4/scripts"
+    scripts.mkdir(parents=True)
+    complete(tmp_path)
+    script = scripts / "checker-valid.sh"
+    assert run([script, "cat"], timeout=10) == "1\n"
+    with pytest.raises(Failure):
+        run([script, "false"], timeout=10)
+    script.write_text("their own")
+    complete(tmp_path)
+    assert script.read_text() == "their own"
+
+
+def test_all_that_a_package_needs_is_read_from_what_apt_would_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = "Inst gcc (4:14.2.0-1 Debian:13.8/stable [amd64]) []\nInst libc6 (2.41-12 x [amd64])\n"
+    monkeypatch.setattr("runner.apt.run", lambda *_, **__: plan + "Conf gcc (4:14.2.0-1 x)\n")
+    assert Apt().closure(["gcc"]) == {"gcc": "4:14.2.0-1", "libc6": "2.41-12"}
+
+
+def test_the_machines_own_compiler_is_used_where_it_is_the_one_that_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("runner.compiler.machine_release", lambda: "trixie")
+    assert enclose(["make"], "") == ["make"]
+    assert enclose(["make"], "trixie") == ["make"]
+
+
+def test_another_releases_tools_see_only_the_folders_that_they_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The machine's own programs, in the place of another release's.
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/usr").symlink_to("/usr")
+    for name in ("given", "written", "kept"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("runner.compiler.root_of", lambda release: tmp_path / "root")
+    script = f"touch {tmp_path}/written/by; touch {tmp_path}/given/by; ls {tmp_path}"
+    command = enclose(
+        ["sh", "-c", script],
+        "another",
+        readable=[tmp_path / "given"],
+        writable=[tmp_path / "written"],
+    )
+    assert run(command, timeout=10) == "given\nwritten\n"
+    assert (tmp_path / "written/by").exists()
+    assert not (tmp_path / "given/by").exists()
+
+
+def test_a_machine_that_refuses_namespaces_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "usr").mkdir()
+    monkeypatch.setattr("runner.compiler.root_of", lambda release: tmp_path)
+    bwrap = tmp_path / "bwrap"
+    bwrap.write_text("#!/bin/sh\necho 'bwrap: No permissions' >&2\nexit 1\n")
+    bwrap.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(Failure, match=r"another .* refused here \(bwrap: No permissions\)"):
+        enclose(["make"], "another")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(Failure, match="bwrap is not installed"):
+        enclose(["make"], "another")
 
 
 def test_an_interrupted_fetch_leaves_nothing_and_the_next_one_starts_anew(tmp_path: Path) -> None:
