@@ -108,6 +108,17 @@ def test_no_status_is_a_broken_guest_whatever_vng_says(tmp_path: Path) -> None:
     assert not result.good
 
 
+def test_a_guest_that_the_emulator_broke_before_anything_of_ours_ran_is_told_apart(
+    tmp_path: Path,
+) -> None:
+    assert not judge(VNG, leave(tmp_path), 255, False).stillborn
+    leave(tmp_path, console="[    1.602009] Oops: int3: 0000 [#1] SMP NOPTI")
+    result = judge(VNG, tmp_path, 255, False)
+    assert result.stillborn and not result.good
+    (tmp_path / "began").touch()
+    assert not judge(VNG, tmp_path, 255, False).stillborn
+
+
 def test_a_status_that_vng_contradicts_is_not_believed(tmp_path: Path) -> None:
     assert not judge(VNG, leave(tmp_path, status="0"), 255, False).good
 
