@@ -3,7 +3,6 @@
  * The ioctls.  Whatever comes from the caller is copied and checked here, as
  * far as it concerns the form of the call; what requests mean is the core's.
  */
-#include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/limits.h>
 #include <linux/sched/signal.h>
@@ -248,23 +247,29 @@ static long kevent_ioctl_path(struct kevent_user *user,
 		return ret;
 	if (copy_from_user(&req, &arg->request, sizeof(req)))
 		return -EFAULT;
-	name = memdup_user(arg + 1, size);
-	if (IS_ERR(name))
-		return PTR_ERR(name);
-	if (strnlen(name, size) == size) {
-		kfree(name);
-		return -EINVAL;
-	}
+	/* memdup_user() would charge it to nobody */
+	name = kmalloc(size, KEVENT_GFP);
+	if (!name)
+		return -ENOMEM;
+	ret = -EFAULT;
+	if (copy_from_user(name, arg + 1, size))
+		goto free;
+	ret = -EINVAL;
+	if (strnlen(name, size) == size)
+		goto free;
 	if (req.op)
 		ret = -EINVAL;
 	else if (strlen(name) >= PATH_MAX)
 		ret = -ENAMETOOLONG;
 	else
 		ret = kevent_add_path(user, &req, name);
-	kfree(name);
 	if (put_user(ret, &arg->request.result))
-		return -EFAULT;
-	return !ret;
+		ret = -EFAULT;
+	else
+		ret = !ret;
+free:
+	kfree(name);
+	return ret;
 }
 
 static long kevent_ioctl_info(struct kevent_user *user, void __user *arg,

@@ -75,7 +75,7 @@ struct kevent_account *kevent_account_get(void)
 	hlist_for_each_entry(account, &kevent_accounts, node)
 		if (uid_eq(account->uid, uid))
 			goto found;
-	account = kzalloc(sizeof(*account), GFP_KERNEL_ACCOUNT);
+	account = kzalloc(sizeof(*account), KEVENT_GFP);
 	if (!account)
 		goto out;
 	account->uid = uid;
@@ -159,7 +159,7 @@ int kevent_charge_watch(const struct kevent_account *account,
 	mutex_lock(&kevent_watches_mutex);
 	w = kevent_watches_find(account, inode);
 	if (!w) {
-		w = kzalloc(sizeof(*w), GFP_KERNEL_ACCOUNT);
+		w = kzalloc(sizeof(*w), KEVENT_GFP);
 		if (!w) {
 			ret = -ENOMEM;
 			goto unlock;

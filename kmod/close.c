@@ -170,7 +170,7 @@ static struct kevent_mark *kevent_mark_get(struct inode *inode)
 			fsnotify_put_mark(fsn);
 			break;
 		}
-		mark = kmem_cache_zalloc(kevent_mark_cache, GFP_KERNEL);
+		mark = kmem_cache_zalloc(kevent_mark_cache, KEVENT_GFP);
 		if (!mark) {
 			mark = ERR_PTR(-ENOMEM);
 			break;

@@ -173,7 +173,7 @@ static void kevent_hook_add(struct file *file, wait_queue_head_t *head,
 	if (h->ret || !head)
 		return;
 	if (hook->head) {
-		hook = kzalloc(sizeof(*hook), GFP_KERNEL_ACCOUNT);
+		hook = kzalloc(sizeof(*hook), KEVENT_GFP);
 		if (!hook) {
 			h->ret = -ENOMEM;
 			return;

@@ -223,8 +223,12 @@ static struct kevent_occurrence *kevent_occurrence_alloc(struct kevent_watch *w,
 	struct kevent_occurrence *o;
 	size_t length = name ? name->len : 0;
 
+	/*
+	 * Whoever did it waits for this: one look for memory in a full cgroup
+	 * that need not be its own, not the sixteen of KEVENT_GFP.
+	 */
 	o = kmalloc(struct_size(o, name, length),
-		    GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+		    GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN);
 	set_active_memcg(old);
 	if (!o)
 		return NULL;
@@ -353,7 +357,7 @@ static struct kevent_watch *kevent_watch_add(struct kevent_inode *ki,
 	struct kevent_watch *w;
 	int ret;
 
-	w = kmem_cache_zalloc(kevent_watch_cache, GFP_KERNEL);
+	w = kmem_cache_zalloc(kevent_watch_cache, KEVENT_GFP);
 	if (!w)
 		return ERR_PTR(-ENOMEM);
 	kevent_mark_born();

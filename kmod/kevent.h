@@ -6,6 +6,7 @@
 #ifndef _KEVENT_H
 #define _KEVENT_H
 
+#include <linux/gfp.h>
 #include <linux/irq_work.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
@@ -21,6 +22,13 @@
 struct inode;
 struct seq_file;
 struct kevent;
+
+/*
+ * For everything that a caller can make us allocate as often as it likes: its
+ * memory cgroup pays, and where that is full the call fails.  With less the
+ * OOM killer would end a process there, which need not be the caller.
+ */
+#define KEVENT_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 /* struct kevent, @state; under the queue's lock */
 #define KEVENT_READY	0x01	/* its own item is on the ready list */

@@ -82,7 +82,7 @@ struct kevent_user *kevent_user_alloc(void)
 {
 	struct kevent_user *user;
 
-	user = kzalloc(sizeof(*user), GFP_KERNEL_ACCOUNT);
+	user = kzalloc(sizeof(*user), KEVENT_GFP);
 	if (!user)
 		return NULL;
 	user->account = kevent_account_get();

@@ -123,7 +123,7 @@ struct kevent *kevent_alloc(const struct kevent_ops *ops)
 {
 	struct kevent *k;
 
-	k = kmem_cache_zalloc(kevent_caches[ops->type], GFP_KERNEL);
+	k = kmem_cache_zalloc(kevent_caches[ops->type], KEVENT_GFP);
 	if (!k)
 		return NULL;
 	k->ops = ops;
