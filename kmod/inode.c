@@ -234,6 +234,7 @@ static struct kevent_occurrence *kevent_occurrence_alloc(struct kevent_watch *w,
 		return NULL;
 	INIT_LIST_HEAD(&o->item.list);
 	o->item.claimed = false;
+	o->item.offered = false;
 	o->count = 1;
 	o->length = length;
 	if (length)

@@ -48,11 +48,13 @@ struct kevent;
  * @kevent:	whose it is; a kevent has one of its own, and a source that
  *		reports every occurrence separately has one for each
  * @claimed:	it is with a waiter
+ * @offered:	besides, what its event says is settled
  */
 struct kevent_item {
 	struct list_head list;
 	struct kevent *kevent;
 	bool claimed;
+	bool offered;
 };
 
 /**

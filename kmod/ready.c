@@ -223,6 +223,7 @@ static bool kevent_unclaim_locked(struct kevent_item *item,
 	struct kevent *k = item->kevent;
 
 	item->claimed = false;
+	item->offered = false;
 	k->claims--;
 	k->user->claims--;
 	if (k->state & KEVENT_REMOVED) {
@@ -352,6 +353,7 @@ static void kevent_fill_locked(struct kevent_delivery *d,
 	event->flags = k->flags & KEVENT_ONESHOT ? KEVENT_EVENT_LAST : 0;
 	d->name[d->nr] = NULL;
 	d->item[d->nr] = item;
+	item->offered = true;
 	if ((k->state & KEVENT_BROKEN) && kevent_is_own(item))
 		event->flags = KEVENT_EVENT_BROKEN | KEVENT_EVENT_LAST;
 	else if (k->ops->peek)

@@ -70,21 +70,31 @@ static bool kevent_posted_consume(struct kevent *k, struct kevent_item *item,
 	return p->posts;
 }
 
+/* Whether a posting can still be delivered: not if one-shot, and on its way. */
+static bool kevent_posted_open(const struct kevent *k)
+{
+	if (k->state & KEVENT_DEAD)
+		return false;
+	return !(k->item.offered && (k->flags & KEVENT_ONESHOT)) ||
+	       (k->state & KEVENT_MODIFIED);
+}
+
 /**
  * kevent_user_post - post to a kevent
  * @k:		the kevent; its queue's mutex is held
  * @data:	handed over in the event
  *
- * Return: 0, or -ENOENT where the kevent has ended
+ * Return: 0, or -ENOENT where the kevent has ended, or ends with the event that
+ * is being delivered
  */
 int kevent_user_post(struct kevent *k, u64 data)
 {
 	struct kevent_posted *p = to_kevent_posted(k);
-	bool alive, wake = false;
+	bool open, wake = false;
 
 	spin_lock_irq(&k->user->lock);
-	alive = !(k->state & KEVENT_DEAD);
-	if (alive) {
+	open = kevent_posted_open(k);
+	if (open) {
 		p->data = data;
 		if (p->posts < U32_MAX)
 			p->posts++;
@@ -93,7 +103,7 @@ int kevent_user_post(struct kevent *k, u64 data)
 	spin_unlock_irq(&k->user->lock);
 	if (wake)
 		kevent_wake_pollers(k->user, false);
-	return alive ? 0 : -ENOENT;
+	return open ? 0 : -ENOENT;
 }
 
 const struct kevent_ops kevent_user_ops = {

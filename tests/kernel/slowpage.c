@@ -235,6 +235,48 @@ static void a_modified_kevent_is_delivered_once_or_as_it_is_then(void)
 	}
 }
 
+/*
+ * The event on its way says "one posting": a second one that came now would be
+ * lost with the kevent, so it is refused, and one that is accepted is told.
+ */
+static void a_posting_to_a_oneshot_under_way_is_refused_not_lost(void)
+{
+	struct stuck s = { .q = queue_open() };
+	struct kevent_event ev[2], *first;
+	pthread_t thread;
+	int fails;
+
+	need_feature(s.q, KEVENT_FEATURE_USER);
+	for (fails = 0; fails < 2; fails++) {
+		prepare(&s, 2);
+		CHECK_EQ(add_user(s.q, 1, KEVENT_ONESHOT, 1), 0);
+		thread = thread_start(wait_on_missing_page, &s);
+		CHECK_EQ(post(s.q, 1, 5), 0);
+		wait_until_stuck(&s);
+		CHECK_EQ(post(s.q, 1, 6), -ENOENT);
+		if (fails)
+			let_fault(&s);
+		else
+			let_go(&s);
+		thread_join(thread);
+		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
+		if (fails) {
+			/* Nobody was told, so it is there still. */
+			CHECK_EQ(post(s.q, 1, 7), 0);
+			CHECK_EQ(wait_events(s.q, ev, 2, 1, 0), 1);
+			CHECK_EQ(ev[0].count, 2);
+			CHECK_EQ(ev[0].data, 7);
+		} else {
+			first = (struct kevent_event *)(s.head + 1);
+			CHECK_EQ(first->count, 1);
+			CHECK_EQ(first->data, 5);
+		}
+		check_silent(s.q);
+		CHECK_EQ(post(s.q, 1, 8), -ENOENT);
+		close(s.uffd);
+	}
+}
+
 static void other_events_go_to_other_waiters_meanwhile(void)
 {
 	struct stuck s = { .q = queue_open() };
@@ -323,6 +365,7 @@ static const struct test_case cases[] = {
 	TEST(changes_do_not_wait_for_a_wait_that_is_stuck),
 	TEST(an_event_under_way_may_lose_its_kevent),
 	TEST(a_modified_kevent_is_delivered_once_or_as_it_is_then),
+	TEST(a_posting_to_a_oneshot_under_way_is_refused_not_lost),
 	TEST(other_events_go_to_other_waiters_meanwhile),
 	TEST(a_waiter_killed_in_the_middle_of_its_copy_loses_nothing),
 };
