@@ -3,6 +3,8 @@
 
 # The kernel of demo, vm, check-guest and bench: a line of scripts/kernels.
 KERNEL ?= 6.12
+# How long to soak.
+MINUTES ?= 10
 # The kernel that plain "make" and "make install" are for.
 RELEASE ?= $(shell uname -r)
 KDIR ?= /lib/modules/$(RELEASE)/build
@@ -18,6 +20,8 @@ TEST_LIB := $(wildcard tests/kernel/lib*.c)
 TEST_PROGRAMS := $(patsubst tests/kernel/%.c,build/kernel-tests/%,\
 	$(filter-out $(TEST_LIB),$(wildcard tests/kernel/*.c)))
 TEST_PROGRAMS += $(patsubst %,build/kernel-tests/%-m32,basic request_bits header_bits)
+SOAK_SOURCES := $(wildcard tests/soak/*.c)
+TEST_PROGRAMS += build/kernel-tests/soak
 TEST_CC = $(CC) -O2 -g -static -pthread -Wall -Wextra -Werror
 
 MAKEFLAGS += --no-print-directory
@@ -85,6 +89,15 @@ prove-debug: kernel-tests ## that check-debug catches deliberate bugs, one of ea
 bench: bootstrap ## count instructions in a guest, beside epoll and io_uring; KERNEL=...
 	@$(PYTHON) scripts/bench $(KERNEL)
 
+# Caches that no others share, so that their objects can be counted.
+.PHONY: soak
+soak: bootstrap build/kernel-tests/soak ## mixed load with clients killed, in a guest; MINUTES=10 KERNEL=...
+	@$(PYTHON) scripts/guest $(KERNEL) --timeout $$(($(MINUTES) * 60 + 240)) \
+		--kernel-args slab_nomerge --results build/$(KERNEL)/soak \
+		--env KEVENT_SOAK_SECONDS=$$(($(MINUTES) * 60)) \
+		--env KEVENT_TEST_LIMIT=$$(($(MINUTES) * 60 + 180)) \
+		-- build/kernel-tests/soak
+
 .PHONY: bootstrap
 bootstrap: ## get the packages and the .venv that everything else needs
 	@scripts/bootstrap
@@ -101,6 +114,11 @@ build/kernel-tests/%-m32: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h charde
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
 	@$(TEST_CC) -m32 -o $@ $< $(TEST_LIB)
+
+build/kernel-tests/soak: $(SOAK_SOURCES) tests/soak/soak.h $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+	@mkdir -p $(@D)
+	@echo "  CC      $@"
+	@$(TEST_CC) -o $@ $(SOAK_SOURCES) $(TEST_LIB)
 
 .PHONY: clean
 clean: ## remove what was built

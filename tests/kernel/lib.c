@@ -286,6 +286,11 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t nr)
 	return failed;
 }
 
+uint64_t test_seed(void)
+{
+	return seed;
+}
+
 struct rnd rnd_stream(unsigned int stream)
 {
 	uint64_t z = seed + (stream + 1) * 0x9e3779b97f4a7c15ULL;

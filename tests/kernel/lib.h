@@ -75,6 +75,7 @@ struct rnd {
 };
 
 struct rnd rnd_stream(unsigned int stream);
+uint64_t test_seed(void);
 uint32_t rnd_below(struct rnd *rnd, uint32_t limit);
 
 uint64_t now_ns(void);
