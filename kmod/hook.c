@@ -125,7 +125,7 @@ static int kevent_hook_wake(wait_queue_entry_t *wait, unsigned int mode,
 	struct kevent *k = &kf->kevent;
 	__poll_t events = key_to_poll(key);
 
-	if ((k->state & KEVENT_NESTED) && in_task() &&
+	if (k->nested && in_task() &&
 	    READ_ONCE(kevent_loop_task) == current) {
 		kevent_loop_reach(k->user);
 		return 0;
@@ -310,7 +310,7 @@ int kevent_file_enqueue(struct kevent *k, const struct kevent_request *req,
 		ihold(kf->inode);
 	}
 	if (!kevent_file_is_leaf(kind, file)) {
-		k->state |= KEVENT_NESTED;
+		k->nested = true;
 		k->user->nested = true;
 	}
 	ret = kevent_file_attach(k, file, kind);
@@ -335,7 +335,7 @@ int kevent_file_enqueue(struct kevent *k, const struct kevent_request *req,
 		if (ret)
 			return ret;
 	}
-	if (k->state & KEVENT_NESTED) {
+	if (k->nested) {
 		ret = kevent_loop_check(k->user);
 		if (ret)
 			return ret;

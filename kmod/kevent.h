@@ -39,8 +39,7 @@ struct kevent;
 #define KEVENT_DEAD	0x20	/* never delivered again; on the dead list */
 #define KEVENT_REMOVED	0x40	/* out of the tree */
 #define KEVENT_ORPHAN	0x80	/* off its storage too; the last claim frees it */
-#define KEVENT_NESTED	0x100	/* constant: its file may be a queue itself */
-#define KEVENT_NEW	0x200	/* being added: not to be delivered yet */
+#define KEVENT_NEW	0x100	/* being added: not to be delivered yet */
 
 /**
  * struct kevent_item - one entry of a ready list
@@ -201,6 +200,8 @@ struct kevent_ops {
  * @ops:	the type
  * @ident:	the identity the caller gave
  * @object:	see struct kevent_target
+ * @nested:	its file may itself be a queue of events; constant once it is
+ *		hung on its storage, and looked at without a lock
  * @cookie:	the caller's; this and the following under the queue's lock
  * @events:	asked for
  * @flags:	asked for
@@ -216,6 +217,7 @@ struct kevent {
 	const struct kevent_ops *ops;
 	u64 ident;
 	const void *object;
+	bool nested;
 	u64 cookie;
 	u32 events;
 	u32 flags;

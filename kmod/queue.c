@@ -14,7 +14,7 @@
  *
  * user->poll_wait's own lock is taken below all of these but user->lock, which
  * is never held then.  A callback from a file that may itself be a queue of events
- * (KEVENT_NESTED) therefore leaves that to an irq_work: no chain of wake-ups
+ * (@nested) therefore leaves that to an irq_work: no chain of wake-ups
  * goes through two queues under the locks of the first.
  *
  * Sources call back in any context, under the provider's lock: they take
@@ -236,7 +236,7 @@ static void kevent_destroy(struct kevent *k)
 	if (!claimed && !kevent_has_bug(KEVENT_BUG_LEAK))
 		kevent_free(k);
 	if (kevent_has_bug(KEVENT_BUG_FREED))
-		user->nested |= READ_ONCE(k->state) & KEVENT_NESTED;
+		user->nested |= READ_ONCE(k->nested);
 }
 
 /**

@@ -109,7 +109,7 @@ void kevent_ready(struct kevent *k)
 		kevent_wake_pollers(user, false);
 	spin_unlock_irqrestore(&user->lock, flags);
 	if (wake)
-		kevent_wake_pollers(user, k->state & KEVENT_NESTED);
+		kevent_wake_pollers(user, k->nested);
 }
 
 /**
@@ -197,7 +197,7 @@ void kevent_closed(struct kevent *k, bool report)
 	}
 	spin_unlock_irqrestore(&user->lock, flags);
 	if (wake)
-		kevent_wake_pollers(user, k->state & KEVENT_NESTED);
+		kevent_wake_pollers(user, k->nested);
 }
 
 static void kevent_claim_locked(struct kevent_item *item)
@@ -601,7 +601,7 @@ static bool kevent_holds(struct kevent *k, unsigned int depth)
 {
 	struct kevent_event event;
 
-	if (depth && (k->state & KEVENT_NESTED))
+	if (depth && k->nested)
 		return kevent_nested_holds(k, depth);
 	return k->ops->poll(k, &event);
 }
