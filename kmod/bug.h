@@ -22,7 +22,7 @@ enum kevent_bug {
 
 static inline bool kevent_has_bug(enum kevent_bug bug)
 {
-	return KEVENT_BUG == bug;
+	return bug == KEVENT_BUG;
 }
 
 #endif /* _KEVENT_BUG_H */
