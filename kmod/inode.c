@@ -462,6 +462,13 @@ static void kevent_inode_put(struct inode *inode)
 	deactivate_super(sb);
 }
 
+static void kevent_watch_set_mask(struct fsnotify_mark *fsn, u32 mask)
+{
+	spin_lock(&fsn->lock);
+	fsn->mask = mask;
+	spin_unlock(&fsn->lock);
+}
+
 /*
  * Makes the mark tell of more than it did.  An inode sums up the masks of its
  * marks whenever one comes or goes, so one does.
@@ -471,8 +478,8 @@ static int kevent_inode_widen(struct kevent_inode *ki, u32 events)
 	struct fsnotify_mark *fsn = &ki->watch->fsn;
 	struct kevent_watch *passing;
 	struct inode *inode;
+	u32 before, mask;
 	int ret = 0;
-	u32 mask;
 
 	inode = kevent_inode_grab(ki);
 	if (!inode)
@@ -480,14 +487,16 @@ static int kevent_inode_widen(struct kevent_inode *ki, u32 events)
 	mask = fsn->mask | kevent_inode_mask(events, inode);
 	if (mask == fsn->mask)
 		goto put;
-	spin_lock(&fsn->lock);
-	fsn->mask = mask;
-	spin_unlock(&fsn->lock);
+	before = fsn->mask;
+	kevent_watch_set_mask(fsn, mask);
 	passing = kevent_watch_add(NULL, inode, mask);
-	if (IS_ERR(passing))
+	if (IS_ERR(passing)) {
+		/* the inode has not heard of it: the next MODIFY must see to that */
+		kevent_watch_set_mask(fsn, before);
 		ret = PTR_ERR(passing);
-	else
+	} else {
 		kevent_watch_remove(passing);
+	}
 put:
 	kevent_inode_put(inode);
 	return ret;
