@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -113,6 +114,20 @@ int wait_events(int q, struct kevent_event *ev, uint32_t max, uint32_t min,
 /* Nothing is ready: a WAIT that does not wait brings nothing. */
 void check_silent(int q);
 
+/* What a queue is like, as far as it can be seen without a change. */
+struct queue_state {
+	uint64_t kevents;
+	uint64_t ready;
+	uint64_t user_kevents;
+	char fdinfo[8192];
+};
+
+void queue_state(int q, struct queue_state *state);
+void check_queue_state(int q, const struct queue_state *want, const char *when,
+		       unsigned int round);
+/* How many kevents of a queue carry @cookie. */
+unsigned int queue_holds(int q, uint64_t cookie);
+
 /* Threads and processes. */
 pthread_t thread_start(void *(*fn)(void *), void *arg);
 void *thread_join(pthread_t thread);
@@ -130,6 +145,35 @@ void *shared_memory(size_t size);
 char *two_pages(void);
 /* Room for @size bytes, at most a page, right behind which is nothing. */
 void *before_nothing(size_t size);
+
+/*
+ * The argument of an ioctl across two pages, of which one is bad: which part
+ * of it, and how.
+ */
+struct cut {
+	size_t off;
+	bool head;	/* what is before @off, else what is behind it */
+	int prot;	/* PROT_NONE or PROT_READ */
+};
+
+#define TOUCH_WRITES	8
+
+/* What an ioctl touches before anything happens. */
+struct touch {
+	size_t size;		/* is read, up to here */
+	size_t writes[TOUCH_WRITES];	/* these 32-bit fields are written */
+	bool all;		/* or all of it */
+};
+
+/* One after the other, @i from 0 on, for an argument of @size: or false. */
+bool cut_next(struct cut *cut, unsigned int i, size_t size);
+const char *cut_name(const struct cut *cut);
+/* A copy of @size bytes of @arg, cut so; the one before is gone. */
+void *cut_place(const struct cut *cut, const void *arg, size_t size);
+/* What is left there, also where it cannot be read any more. */
+void cut_look_back(const struct cut *cut, void *at, void *arg, size_t size);
+/* Whether an ioctl has to be refused at once. */
+bool cut_refuses(const struct cut *cut, const struct touch *touch);
 
 /* Things to watch. */
 void loopback_up(void);
@@ -152,5 +196,22 @@ void need_root(void);
 /* One parameter of the loaded module. */
 uint64_t parameter_get(const char *name);
 void parameter_set(const char *name, uint64_t value);
+
+/*
+ * The module itself, by $KEVENT_MODULE; root only.  @fn runs in a process of
+ * its own, and the module is back, with the parameters it had, whatever it did.
+ */
+void with_module_back(void (*fn)(void *), void *arg);
+bool module_is_loaded(void);
+/* 0 or -errno; @with are parameters: name=value, a blank between two. */
+int module_load_fd(int fd, const char *with);
+int module_load_file(const char *path, const char *with);
+int module_load(void);
+int module_unload(void);
+/* The last close may still be under way in another context. */
+void module_unload_soon(void);
+/* The device file goes and comes in its own time, through devtmpfs. */
+int open_device_soon(void);
+void check_module_gone(void);
 
 #endif /* KEVENT_TESTS_LIB_H */

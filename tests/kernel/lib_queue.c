@@ -206,6 +206,69 @@ void check_silent(int q)
 	CHECK_EQ(ret, 0);
 }
 
+static void read_fdinfo(int q, char *text, size_t size)
+{
+	char path[64];
+	size_t len = 0;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", q);
+	fd = (int)SYS(open(path, O_RDONLY | O_CLOEXEC));
+	while ((n = SYS(read(fd, text + len, size - 1 - len))) > 0)
+		len += (size_t)n;
+	CHECK(len < size - 1);
+	text[len] = '\0';
+	close(fd);
+}
+
+void queue_state(int q, struct queue_state *state)
+{
+	struct kevent_info info = queue_info(q);
+
+	state->kevents = info.kevents;
+	state->ready = info.ready;
+	state->user_kevents = info.user_kevents;
+	read_fdinfo(q, state->fdinfo, sizeof(state->fdinfo));
+}
+
+void check_queue_state(int q, const struct queue_state *want, const char *when,
+		       unsigned int round)
+{
+	static struct queue_state now;
+
+	queue_state(q, &now);
+	if (now.kevents != want->kevents || now.ready != want->ready ||
+	    now.user_kevents != want->user_kevents)
+		FAIL("%s, round %u: %llu kevents, %llu ready, %llu of the user; were %llu, %llu, %llu",
+		     when, round, (unsigned long long)now.kevents,
+		     (unsigned long long)now.ready,
+		     (unsigned long long)now.user_kevents,
+		     (unsigned long long)want->kevents,
+		     (unsigned long long)want->ready,
+		     (unsigned long long)want->user_kevents);
+	if (strcmp(now.fdinfo, want->fdinfo))
+		FAIL("%s, round %u: fdinfo is\n%s\nand was\n%s", when, round,
+		     now.fdinfo, want->fdinfo);
+}
+
+unsigned int queue_holds(int q, uint64_t cookie)
+{
+	static char text[8192];
+	char *pos = text;
+	unsigned int nr = 0;
+	char sought[64];
+
+	snprintf(sought, sizeof(sought), " cookie: %llx ",
+		 (unsigned long long)cookie);
+	read_fdinfo(q, text, sizeof(text));
+	while ((pos = strstr(pos, sought))) {
+		nr++;
+		pos++;
+	}
+	return nr;
+}
+
 static void parameter_path(char *path, size_t size, const char *name)
 {
 	snprintf(path, size, "/sys/module/kevent/parameters/%s", name);

@@ -7,10 +7,8 @@
  */
 #include "lib.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -19,120 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-static char parameters[512];
-
-/* As the kernel wants them: name=value, a blank between two. */
-static void save_parameters(void)
-{
-	DIR *dir = opendir("/sys/module/kevent/parameters");
-	struct dirent *entry;
-	size_t len = 0;
-
-	if (!dir)
-		return;
-	while ((entry = readdir(dir))) {
-		if (entry->d_name[0] == '.')
-			continue;
-		len += (size_t)snprintf(parameters + len,
-					sizeof(parameters) - len, "%.60s=%llu ",
-					entry->d_name, (unsigned long long)
-					parameter_get(entry->d_name));
-		CHECK(len < sizeof(parameters));
-	}
-	closedir(dir);
-}
-
-static bool is_loaded(void)
-{
-	return !access("/sys/module/kevent/initstate", F_OK);
-}
-
-/* 0 or -errno */
-static int load_file(const char *path)
-{
-	int fd = (int)SYS(open(path, O_RDONLY | O_CLOEXEC));
-	int ret = syscall(SYS_finit_module, fd, parameters, 0) ? -errno : 0;
-
-	close(fd);
-	return ret;
-}
-
-static int load(void)
-{
-	return load_file(getenv("KEVENT_MODULE"));
-}
-
-static int unload(void)
-{
-	return syscall(SYS_delete_module, "kevent", O_NONBLOCK) ? -errno : 0;
-}
-
-/* @fn as a process of its own, so that the module is back whatever it did. */
-static void with_module_back(void (*fn)(void *), void *arg)
-{
-	int status;
-	pid_t pid;
-
-	need_root();
-	if (!getenv("KEVENT_MODULE"))
-		test_skip("KEVENT_MODULE does not name the module's file");
-	if (!is_loaded())
-		test_skip("the module is not loaded");
-	save_parameters();
-	pid = child_start(fn, arg);
-	SYS(waitpid(pid, &status, 0));
-	if (!is_loaded())
-		CHECK_EQ(load(), 0);
-	if (!WIFEXITED(status) || WEXITSTATUS(status))
-		FAIL("ended with status %#x", status);
-	close(queue_open());
-}
-
-/* The device file goes and comes in its own time, through devtmpfs. */
-static int open_device(void)
-{
-	uint64_t end = now_ns() + PATIENCE;
-	int q;
-
-	while ((q = open(device_path(), O_RDWR | O_CLOEXEC)) < 0) {
-		if (now_ns() > end)
-			FAIL("%s: %s", device_path(), strerror(errno));
-		sched_yield();
-	}
-	return q;
-}
-
-/* The last close may still be under way in another context. */
-static void unload_soon(void)
-{
-	uint64_t end = now_ns() + PATIENCE;
-	int ret;
-
-	while ((ret = unload()) == -EWOULDBLOCK && now_ns() < end)
-		sched_yield();
-	CHECK_EQ(ret, 0);
-}
-
-static void check_gone(void)
-{
-	char text[4096];
-	ssize_t n;
-	int fd;
-
-	CHECK(!is_loaded());
-	CHECK_EQ(open(device_path(), O_RDWR), -1);
-	CHECK(errno == ENOENT || errno == ENXIO || errno == ENODEV);
-	fd = (int)SYS(open("/proc/misc", O_RDONLY));
-	n = SYS(read(fd, text, sizeof(text) - 1));
-	text[n] = '\0';
-	CHECK(!strstr(text, "kevent"));
-	close(fd);
-	CHECK(access("/sys/class/misc/kevent", F_OK));
-	CHECK(access("/sys/kernel/slab/kevent", F_OK));
-}
 
 /* Something ready, something pending, of every type; all left to the close. */
 static void use(int q, struct rnd *rnd)
@@ -180,15 +65,15 @@ static void refuse(void *arg)
 	int q = queue_open(), again;
 
 	(void)arg;
-	CHECK_EQ(unload(), -EWOULDBLOCK);
+	CHECK_EQ(module_unload(), -EWOULDBLOCK);
 	again = (int)SYS(dup(q));
 	close(q);
-	CHECK_EQ(unload(), -EWOULDBLOCK);
+	CHECK_EQ(module_unload(), -EWOULDBLOCK);
 	/* Refused without harm: it still works. */
 	queue_info(again);
 	close(again);
-	unload_soon();
-	check_gone();
+	module_unload_soon();
+	check_module_gone();
 }
 
 static void unloading_is_refused_while_a_queue_is_open(void)
@@ -211,10 +96,10 @@ static void refuse_while_waiting(void *arg)
 	(void)arg;
 	wait_until_asleep(pid, SYS_ioctl);
 	close(q);
-	CHECK_EQ(unload(), -EWOULDBLOCK);
+	CHECK_EQ(module_unload(), -EWOULDBLOCK);
 	child_kill(pid);
-	unload_soon();
-	check_gone();
+	module_unload_soon();
+	check_module_gone();
 }
 
 static void unloading_is_refused_while_a_process_waits(void)
@@ -237,17 +122,17 @@ static void hundred(void *arg)
 			pid_t pid = (pid_t)SYS(fork());
 
 			if (!pid) {
-				use(open_device(), &rnd);
+				use(open_device_soon(), &rnd);
 				_exit(EXIT_SUCCESS);
 			}
 			child_join(pid);
 			rnd_below(&rnd, 2);
 		}
 		used = now_ns();
-		unload_soon();
+		module_unload_soon();
 		unloaded = now_ns();
-		CHECK(!is_loaded());
-		CHECK_EQ(load(), 0);
+		CHECK(!module_is_loaded());
+		CHECK_EQ(module_load(), 0);
 		using += used - begin;
 		unloading += unloaded - used;
 		loading += now_ns() - unloaded;
@@ -295,7 +180,7 @@ static void unload_under_traffic(void *arg)
 	threads[0] = thread_start(write_and_read, &sock);
 	threads[1] = thread_start(write_and_read, &pipes);
 	for (i = 0; i < rounds(20); i++) {
-		int q = open_device();
+		int q = open_device_soon();
 		uint32_t features = queue_info(q).features;
 
 		if (features & KEVENT_FEATURE_SOCKET)
@@ -309,8 +194,8 @@ static void unload_under_traffic(void *arg)
 				     KEVENT_EDGE, 0), 0);
 		}
 		close(q);
-		unload_soon();
-		CHECK_EQ(load(), 0);
+		module_unload_soon();
+		CHECK_EQ(module_load(), 0);
 	}
 	sock.stop = true;
 	pipes.stop = true;
@@ -327,18 +212,17 @@ static void load_with(const char *text, int want)
 {
 	int ret;
 
-	snprintf(parameters, sizeof(parameters), "%s", text);
-	ret = load();
+	ret = module_load_file(getenv("KEVENT_MODULE"), text);
 	if (ret != want)
 		FAIL("loading with \"%s\" gave %d", text, ret);
 	if (!ret)
-		unload_soon();
+		module_unload_soon();
 }
 
 static void bad_parameters(void *arg)
 {
 	(void)arg;
-	unload_soon();
+	module_unload_soon();
 	load_with("max_queue_kevents=nonsense", -EINVAL);
 	load_with("max_user_kevents=-1", -EINVAL);
 	/* Unknown ones only warn, as for every module. */
@@ -360,9 +244,9 @@ static void bare_module(void *arg)
 	size_t i;
 	int q;
 
-	unload_soon();
-	CHECK_EQ(load_file(arg), 0);
-	q = open_device();
+	module_unload_soon();
+	CHECK_EQ(module_load_file(arg, ""), 0);
+	q = open_device_soon();
 	CHECK_EQ(queue_info(q).version, KEVENT_ABI_VERSION);
 	CHECK_EQ(queue_info(q).features, 0);
 	for (i = 0; i < ARRAY_SIZE(types); i++)
@@ -371,7 +255,7 @@ static void bare_module(void *arg)
 	CHECK_EQ(add(q, 7, 0, 1, 0, 0), -ENXIO);
 	CHECK_EQ(wait_events(q, &ev, 1, 1, NSEC_PER_MSEC), 0);
 	close(q);
-	unload_soon();
+	module_unload_soon();
 }
 
 static void a_module_without_any_source_loads_and_says_so(void)
