@@ -22,6 +22,10 @@ TEST_PROGRAMS := $(patsubst tests/kernel/%.c,build/kernel-tests/%,\
 TEST_PROGRAMS += $(patsubst %,build/kernel-tests/%-m32,basic request_bits header_bits)
 SOAK_SOURCES := $(wildcard tests/soak/*.c)
 TEST_PROGRAMS += build/kernel-tests/soak
+# Those that need the debug kernel: with what lib*.c of both folders shares.
+DEBUG_LIB := $(wildcard tests/debug/lib*.c)
+DEBUG_PROGRAMS := $(patsubst tests/debug/%.c,build/debug-tests/%,\
+	$(filter-out $(DEBUG_LIB),$(wildcard tests/debug/*.c)))
 TEST_CC = $(CC) -O2 -g -static -pthread -Wall -Wextra -Werror
 
 MAKEFLAGS += --no-print-directory
@@ -74,7 +78,7 @@ check-kernels: kernel-tests ## gcc, sparse and the guests' tests on all of scrip
 	@KERNEL=all $(PYTEST) tests/host/test_module.py tests/guest
 
 .PHONY: check-debug
-check-debug: kernel-tests ## all tests, races, faults and fuzzing under KASAN, lockdep, kmemleak
+check-debug: kernel-tests debug-tests ## all tests, races, faults and fuzzing under KASAN, lockdep, kmemleak
 	@$(PYTHON) scripts/check-debug
 
 .PHONY: check-kcsan
@@ -82,7 +86,7 @@ check-kcsan: kernel-tests ## the kernel tests under the sanitizer of data races
 	@$(PYTHON) scripts/check-kcsan
 
 .PHONY: prove-debug
-prove-debug: kernel-tests ## that check-debug catches deliberate bugs, one of each kind
+prove-debug: kernel-tests debug-tests ## that check-debug catches deliberate bugs, one of each kind
 	@$(PYTHON) scripts/prove-debug
 
 .PHONY: bench
@@ -109,6 +113,14 @@ build/kernel-tests/%: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/ke
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
 	@$(TEST_CC) -o $@ $< $(TEST_LIB)
+
+.PHONY: debug-tests
+debug-tests: bootstrap $(DEBUG_PROGRAMS)
+
+build/debug-tests/%: tests/debug/%.c $(DEBUG_LIB) $(TEST_LIB) tests/debug/fault.h tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+	@mkdir -p $(@D)
+	@echo "  CC      $@"
+	@$(TEST_CC) -o $@ $< $(DEBUG_LIB) $(TEST_LIB)
 
 build/kernel-tests/%-m32: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)

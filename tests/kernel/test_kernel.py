@@ -2,7 +2,8 @@
 """Runs the C programs of this folder, one test for each of their cases.
 
 They are looked for in ``$KEVENT_KERNEL_TESTS``, or else ``build/kernel-tests``,
-where ``make kernel-tests`` puts them.  A case is a process of its own; exit
+where ``make kernel-tests`` puts them; where that is ``build/debug-tests`` they are
+those of ``tests/debug``.  A case is a process of its own; exit
 status 77 is a skip, and its stderr (with the seed) is shown where it fails.
 Without a device everything is skipped, except in a guest, where that fails.
 """
@@ -19,13 +20,14 @@ import pytest
 
 TREE = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(os.environ.get("KEVENT_KERNEL_TESTS") or TREE / "build/kernel-tests")
+SOURCES = TREE / "tests" / PROGRAMS.name.removesuffix("-tests")
 DEVICE = Path(os.environ.get("KEVENT_DEVICE") or "/dev/kevent")
 SKIP = 77
 # The programs keep their own limit for each case, and say where it was stuck;
 # this one is for the case that they cannot, in seconds.
-LIMIT = 300.0 + float(os.environ.get("KEVENT_TEST_LIMIT") or 0)
+LIMIT = 1000.0 + float(os.environ.get("KEVENT_TEST_LIMIT") or 0)
 # These need the machine for themselves, so they come last.
-LAST = ("races", "module")
+LAST = ("races", "module", "fault_load")
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,7 @@ def test_there_are_programs_to_run() -> None:
     if not programs() and not in_guest():
         pytest.skip(f"nothing in {PROGRAMS}: make kernel-tests")
     names = {path.name for path in programs()}
-    sources = {
-        path.stem for path in Path(__file__).parent.glob("*.c") if not path.stem.startswith("lib")
-    }
+    sources = {path.stem for path in SOURCES.glob("*.c") if not path.stem.startswith("lib")}
     assert sources <= names
 
 
