@@ -89,6 +89,13 @@ check-kcsan: kernel-tests ## the kernel tests under the sanitizer of data races
 prove-debug: kernel-tests debug-tests ## that check-debug catches deliberate bugs, one of each kind
 	@$(PYTHON) scripts/prove-debug
 
+SECONDS ?= 300
+REPLAY ?=
+
+.PHONY: fuzz
+fuzz: bootstrap ## random programs under the debug kernel; SECONDS=300, or REPLAY=file
+	@$(PYTHON) scripts/fuzz $(if $(REPLAY),--replay $(REPLAY),--seconds $(SECONDS))
+
 .PHONY: bench
 bench: bootstrap ## count instructions in a guest, beside epoll and io_uring; KERNEL=...
 	@$(PYTHON) scripts/bench $(KERNEL)
