@@ -14,8 +14,8 @@ MAN_DIR ?= /usr/share/man
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 
-# Programs of the kernel tests: one a source, all with what lib*.c shares; those
-# that speak of the ABI also as 32-bit programs.
+# Programs of the kernel tests: one a source, all with what lib*.c shares, some with
+# a folder of their own; those that speak of the ABI also as 32-bit programs.
 TEST_LIB := $(wildcard tests/kernel/lib*.c)
 TEST_PROGRAMS := $(patsubst tests/kernel/%.c,build/kernel-tests/%,\
 	$(filter-out $(TEST_LIB),$(wildcard tests/kernel/*.c)))
@@ -119,7 +119,7 @@ kernel-tests: bootstrap $(TEST_PROGRAMS)
 build/kernel-tests/%: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
-	@$(TEST_CC) -o $@ $< $(TEST_LIB)
+	@$(TEST_CC) -o $@ $(filter %.c,$^)
 
 .PHONY: debug-tests
 debug-tests: bootstrap $(DEBUG_PROGRAMS)
@@ -132,7 +132,9 @@ build/debug-tests/%: tests/debug/%.c $(DEBUG_LIB) $(TEST_LIB) tests/debug/fault.
 build/kernel-tests/%-m32: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
-	@$(TEST_CC) -m32 -o $@ $< $(TEST_LIB)
+	@$(TEST_CC) -m32 -o $@ $(filter %.c,$^)
+
+build/kernel-tests/pairs: $(wildcard tests/kernel/pairs/*.[ch])
 
 build/kernel-tests/soak: $(SOAK_SOURCES) tests/soak/soak.h $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)

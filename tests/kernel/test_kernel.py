@@ -27,7 +27,7 @@ SKIP = 77
 # this one is for the case that they cannot, in seconds.
 LIMIT = 1000.0 + float(os.environ.get("KEVENT_TEST_LIMIT") or 0)
 # These need the machine for themselves, so they come last.
-LAST = ("races", "module", "fault_load")
+LAST = ("races", "pairs", "module", "fault_load")
 
 
 @dataclass(frozen=True)
