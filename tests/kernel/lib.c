@@ -31,7 +31,26 @@
 
 static uint64_t seed;
 
+/* Shared with the cases, so that the runner can say it of one that hangs. */
+static char *context;
+#define CONTEXT_SIZE	256
+
 /* Checks */
+
+void test_context(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(context, CONTEXT_SIZE, fmt, args);
+	va_end(args);
+}
+
+static void show_context(void)
+{
+	if (context && *context)
+		dprintf(STDERR_FILENO, "in %s:\n", context);
+}
 
 void test_fail(const char *file, int line, const char *fmt, ...)
 {
@@ -41,6 +60,7 @@ void test_fail(const char *file, int line, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
+	show_context();
 	dprintf(STDERR_FILENO, "%s:%d: %s\n", file, line, text);
 	_exit(EXIT_FAILURE);
 }
@@ -166,8 +186,7 @@ static void show_file(const char *path)
 	close(fd);
 }
 
-/* Where each thread of a case that ran out of time is. */
-static void show_tasks(pid_t pid)
+void test_show_tasks(pid_t pid)
 {
 	char path[64];
 	struct dirent *entry;
@@ -219,6 +238,7 @@ static int run_case(const struct test_case *c)
 	if (limit < c->seconds)
 		limit = c->seconds;
 	fflush(NULL);
+	*context = '\0';
 	pid = fork();
 	if (pid < 0) {
 		perror("fork");
@@ -232,12 +252,13 @@ static int run_case(const struct test_case *c)
 	status = reap(pid, limit * NSEC_PER_SEC);
 	if (status == -1) {
 		fprintf(stderr, "%s: no end after %lu s\n", c->name, limit);
-		show_tasks(pid);
+		show_context();
+		test_show_tasks(pid);
 		kill(-pid, SIGKILL);
 		if (reap(pid, 5 * NSEC_PER_SEC) == -1) {
 			fprintf(stderr, "%s: SIGKILL did not end it\n",
 				c->name);
-			show_tasks(pid);
+			test_show_tasks(pid);
 		}
 		return EXIT_FAILURE;
 	}
@@ -262,6 +283,7 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t nr)
 			puts(cases[i].name);
 		return EXIT_SUCCESS;
 	}
+	context = shared_memory(CONTEXT_SIZE);
 	given = argc > 2 ? argv[2] : getenv("KEVENT_TEST_SEED");
 	seed = given ? strtoull(given, NULL, 0) : now_ns();
 	fprintf(stderr, "seed %llu\n", (unsigned long long)seed);

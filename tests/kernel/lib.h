@@ -52,6 +52,11 @@ void test_fail(const char *file, int line, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 3, 4)));
 void test_skip(const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 1, 2)));
+/* What is being done, to be said with a failure or when the time is up. */
+void test_context(const char *fmt, ...)
+	__attribute__((format(printf, 1, 2)));
+/* Where each thread of process @pid is, on stderr. */
+void test_show_tasks(pid_t pid);
 void check_eq(long long got, long long want, const char *what,
 	      const char *file, int line);
 long check_sys(long ret, const char *what, const char *file, int line);
@@ -189,6 +194,8 @@ void eventfd_write_one(int fd);
 /* A directory of its own, removed with what is in it when the case ends. */
 const char *temp_dir(void);
 void send_fd(int sock, int fd);
+/* 0 or -errno, where @fd may be closed meanwhile. */
+int try_send_fd(int sock, int fd);
 int recv_fd(int sock);
 void raise_nofile(unsigned int want);
 void need_root(void);

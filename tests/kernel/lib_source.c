@@ -108,7 +108,7 @@ void eventfd_write_one(int fd)
 	CHECK_EQ(SYS(write(fd, &one, sizeof(one))), sizeof(one));
 }
 
-void send_fd(int sock, int fd)
+int try_send_fd(int sock, int fd)
 {
 	char control[CMSG_SPACE(sizeof(int))] = "";
 	char byte = 'f';
@@ -123,7 +123,12 @@ void send_fd(int sock, int fd)
 	cmsg->cmsg_type = SCM_RIGHTS;
 	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	CHECK_EQ(SYS(sendmsg(sock, &msg, 0)), 1);
+	return sendmsg(sock, &msg, 0) == 1 ? 0 : -errno;
+}
+
+void send_fd(int sock, int fd)
+{
+	CHECK_EQ(try_send_fd(sock, fd), 0);
 }
 
 int recv_fd(int sock)
