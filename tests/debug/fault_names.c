@@ -240,6 +240,23 @@ static enum fault_end mode_round(void *arg, unsigned int nth)
 	return used ? FAULT_ABSORBED : FAULT_UNUSED;
 }
 
+/*
+ * If no overflow came, the sweep met no allocation of ours.  That happens: a
+ * cache that grows, once, moves the points behind.
+ */
+static void sweep_with_overflows(const char *name,
+				 enum fault_end (*round)(void *, unsigned int),
+				 struct stage *s)
+{
+	unsigned int tries;
+
+	s->overflows = 0;
+	for (tries = 0; tries < 10 && !s->overflows; tries++)
+		fault_sweep(name, round, s);
+	if (!s->overflows)
+		FAIL("%s: no overflow", name);
+}
+
 static void sweep_deeds(const char *what, uint32_t mode,
 			enum fault_end (*round)(void *, unsigned int),
 			size_t nr)
@@ -251,13 +268,9 @@ static void sweep_deeds(const char *what, uint32_t mode,
 	s.dir = (int)SYS(open(fs_mount(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	for (i = 0; i < nr; i++) {
 		s.deed = &deeds[i];
-		s.overflows = 0;
 		snprintf(name, sizeof(name), "names/%s/%s/%s", what,
 			 s.deed->what, mode_name(mode));
-		fault_sweep(name, round, &s);
-		/* If no overflow came the sweep met no allocation of ours. */
-		if (!s.overflows)
-			FAIL("%s: no overflow", name);
+		sweep_with_overflows(name, round, &s);
 	}
 	close(s.dir);
 	fs_unmount();
@@ -344,8 +357,7 @@ static void the_end_of_a_file_is_told_even_if_it_cannot_be_noted(void)
 
 	leaks_begin(&leaks);
 	s.dir = (int)SYS(open(fs_mount(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-	fault_sweep("names/end/unlink", unlink_round, &s);
-	CHECK(s.overflows);
+	sweep_with_overflows("names/end/unlink", unlink_round, &s);
 	close(s.dir);
 	fs_unmount();
 	leaks_end(&leaks);
@@ -384,8 +396,7 @@ static void an_unmount_is_told_even_if_it_cannot_be_noted(void)
 	struct fault_leaks leaks;
 
 	leaks_begin(&leaks);
-	fault_sweep("names/end/unmount", unmount_round, &s);
-	CHECK(s.overflows);
+	sweep_with_overflows("names/end/unmount", unmount_round, &s);
 	leaks_end(&leaks);
 }
 
