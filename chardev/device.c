@@ -255,10 +255,12 @@ static int __init kevent_module_init(void)
 {
 	int ret;
 
-	kevent_account_init();
-	ret = kevent_close_init();
+	ret = kevent_account_init();
 	if (ret)
 		return ret;
+	ret = kevent_close_init();
+	if (ret)
+		goto account;
 	ret = kevent_types_init();
 	if (ret)
 		goto close;
@@ -271,6 +273,8 @@ types:
 	kevent_types_exit();
 close:
 	kevent_close_exit();
+account:
+	kevent_account_exit();
 	return ret;
 }
 
@@ -279,6 +283,7 @@ static void __exit kevent_module_exit(void)
 	misc_deregister(&kevent_device);
 	kevent_types_exit();
 	kevent_close_exit();
+	kevent_account_exit();
 	/* queues on their way out are freed after a grace period */
 	rcu_barrier();
 }

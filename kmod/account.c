@@ -4,7 +4,8 @@
  * Their memory is charged to the memory cgroup besides, by the allocators.
  */
 #include <linux/cred.h>
-#include <linux/hashtable.h>
+#include <linux/hash.h>
+#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -42,15 +43,18 @@ struct kevent_watches {
 	unsigned int count;
 };
 
-static DEFINE_HASHTABLE(kevent_watches, 8);
+static struct hlist_head *kevent_watches;
+static unsigned int kevent_watches_bits;
 static DEFINE_MUTEX(kevent_watches_mutex);
 static HLIST_HEAD(kevent_accounts);
 static DEFINE_MUTEX(kevent_accounts_mutex);
 
 /**
  * kevent_account_init - choose the limits that were not given
+ *
+ * Return: 0 or -ENOMEM
  */
-void kevent_account_init(void)
+int kevent_account_init(void)
 {
 	if (!kevent_max_user)
 		kevent_max_user = (totalram_pages() / 25 << PAGE_SHIFT) /
@@ -59,6 +63,19 @@ void kevent_account_init(void)
 		kevent_max_queue = kevent_max_user;
 	if (!kevent_max_user_events)
 		kevent_max_user_events = kevent_max_user;
+	/* a few in each, where one user has all that are allowed */
+	kevent_watches_bits = clamp(ilog2(kevent_max_user | 1), 10, 20) - 2;
+	kevent_watches = kvcalloc(1UL << kevent_watches_bits,
+				  sizeof(*kevent_watches), GFP_KERNEL);
+	return kevent_watches ? 0 : -ENOMEM;
+}
+
+/**
+ * kevent_account_exit - the opposite, when no kevent is left
+ */
+void kevent_account_exit(void)
+{
+	kvfree(kevent_watches);
 }
 
 /**
@@ -131,13 +148,18 @@ void kevent_uncharge(struct kevent_user *user)
 	atomic_long_dec(&user->account->kevents);
 }
 
+static struct hlist_head *kevent_watches_bucket(const struct inode *inode)
+{
+	return &kevent_watches[hash_ptr(inode, kevent_watches_bits)];
+}
+
 static struct kevent_watches *
 kevent_watches_find(const struct kevent_account *account,
 		    const struct inode *inode)
 {
 	struct kevent_watches *w;
 
-	hash_for_each_possible(kevent_watches, w, node, (unsigned long)inode)
+	hlist_for_each_entry(w, kevent_watches_bucket(inode), node)
 		if (w->inode == inode && w->account == account)
 			return w;
 	return NULL;
@@ -166,14 +188,14 @@ int kevent_charge_watch(const struct kevent_account *account,
 		}
 		w->account = account;
 		w->inode = inode;
-		hash_add(kevent_watches, &w->node, (unsigned long)inode);
+		hlist_add_head(&w->node, kevent_watches_bucket(inode));
 	}
 	if (w->count < READ_ONCE(kevent_max_watches))
 		w->count++;
 	else
 		ret = -ENOSPC;
 	if (!w->count) {
-		hash_del(&w->node);
+		hlist_del(&w->node);
 		kfree(w);
 	}
 unlock:
@@ -194,7 +216,7 @@ void kevent_uncharge_watch(const struct kevent_account *account,
 	mutex_lock(&kevent_watches_mutex);
 	w = kevent_watches_find(account, inode);
 	if (!--w->count) {
-		hash_del(&w->node);
+		hlist_del(&w->node);
 		kfree(w);
 	}
 	mutex_unlock(&kevent_watches_mutex);
