@@ -100,13 +100,17 @@ fuzz: bootstrap ## random programs under the debug kernel; SECONDS=300, or REPLA
 bench: bootstrap ## count instructions in a guest, beside epoll and io_uring; KERNEL=...
 	@$(PYTHON) scripts/bench $(KERNEL)
 
+.PHONY: bench-limits
+bench-limits: bootstrap ## a million kevents in 4 GB: cost, memory, end; KERNEL=...
+	@$(PYTHON) scripts/bench-limits $(KERNEL)
+
 # Caches that no others share, so that their objects can be counted.
 .PHONY: soak
 soak: bootstrap build/kernel-tests/soak ## mixed load with clients killed, in a guest; MINUTES=10 KERNEL=...
-	@$(PYTHON) scripts/guest $(KERNEL) --timeout $$(($(MINUTES) * 60 + 240)) \
+	@$(PYTHON) scripts/guest $(KERNEL) --timeout $$(($(MINUTES) * 60 + 900)) \
 		--kernel-args slab_nomerge --results build/$(KERNEL)/soak \
 		--env KEVENT_SOAK_SECONDS=$$(($(MINUTES) * 60)) \
-		--env KEVENT_TEST_LIMIT=$$(($(MINUTES) * 60 + 180)) \
+		--env KEVENT_TEST_LIMIT=$$(($(MINUTES) * 60 + 300)) \
 		-- build/kernel-tests/soak
 
 .PHONY: bootstrap
