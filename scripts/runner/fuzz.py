@@ -86,7 +86,8 @@ def functions(module: Path, sites: list[Site]) -> dict[Site, tuple[str, str]]:
         lines = said.splitlines()
         for site, function, place in zip(members, lines[::2], lines[1::2], strict=True):
             name = own_name(place.partition(":")[0])
-            if name is not None:
+            # Constructors that the compiler made.
+            if name is not None and not function.startswith("_sub_"):
                 found[site] = (name, function)
     return found
 
