@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The one door; "make help" lists what is behind it.  The module itself is in Kbuild.
 
-# The kernel of demo, vm, check-guest and bench: a line of scripts/kernels.
+# The kernel of demo, vm, check-guest, soak and the benches: a line of scripts/kernels.
 KERNEL ?= 6.12
 # How long to soak.
 MINUTES ?= 10
@@ -62,7 +62,7 @@ vm: bootstrap ## a shell in a guest with the module loaded; KERNEL=...
 	@$(PYTHON) scripts/guest $(KERNEL) --shell
 
 .PHONY: check
-check: kernel-tests ## everything: check-host, then the guests
+check: kernel-tests ## check-host, then the guests of the kernels that are marked for it
 	@$(PYTEST) tests/unit tests/host tests/guest
 
 .PHONY: check-host
@@ -78,7 +78,7 @@ check-kernels: kernel-tests ## gcc, sparse and the guests' tests on all of scrip
 	@KERNEL=all $(PYTEST) tests/host/test_module.py tests/guest
 
 .PHONY: check-debug
-check-debug: kernel-tests debug-tests ## all tests, races, faults and fuzzing under KASAN, lockdep, kmemleak
+check-debug: kernel-tests debug-tests ## tests, races, faults, fuzzing under KASAN, lockdep, kmemleak
 	@$(PYTHON) scripts/check-debug
 
 .PHONY: check-kcsan
@@ -86,7 +86,7 @@ check-kcsan: kernel-tests ## the kernel tests under the sanitizer of data races
 	@$(PYTHON) scripts/check-kcsan
 
 .PHONY: prove-debug
-prove-debug: kernel-tests debug-tests ## that check-debug catches deliberate bugs, one of each kind
+prove-debug: kernel-tests ## that check-debug catches deliberate bugs, one of each kind
 	@$(PYTHON) scripts/prove-debug
 
 SECONDS ?= 300
@@ -118,7 +118,7 @@ bootstrap: ## get the packages and the .venv that everything else needs
 	@scripts/bootstrap
 
 .PHONY: kernel-tests
-kernel-tests: bootstrap $(TEST_PROGRAMS)
+kernel-tests: bootstrap $(TEST_PROGRAMS) ## the C tests
 
 build/kernel-tests/%: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)
@@ -126,7 +126,7 @@ build/kernel-tests/%: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/ke
 	@$(TEST_CC) -o $@ $(filter %.c,$^)
 
 .PHONY: debug-tests
-debug-tests: bootstrap $(DEBUG_PROGRAMS)
+debug-tests: bootstrap $(DEBUG_PROGRAMS) ## the C tests of faults
 
 build/debug-tests/%: tests/debug/%.c $(DEBUG_LIB) $(TEST_LIB) tests/debug/fault.h tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)

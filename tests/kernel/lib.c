@@ -46,6 +46,21 @@ void test_context(const char *fmt, ...)
 	va_end(args);
 }
 
+void test_log(const char *fmt, ...)
+{
+	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC), len;
+	char text[256];
+	va_list args;
+
+	if (fd < 0)
+		return;
+	va_start(args, fmt);
+	len = vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	(void)!dprintf(fd, "kevent-test: %.*s\n", len, text);
+	close(fd);
+}
+
 static void show_context(void)
 {
 	if (context && *context)
@@ -287,6 +302,7 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t nr)
 	given = argc > 2 ? argv[2] : getenv("KEVENT_TEST_SEED");
 	seed = given ? strtoull(given, NULL, 0) : now_ns();
 	fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
+	test_log("%s seed %llu", argv[0], (unsigned long long)seed);
 	for (i = 0; i < nr; i++) {
 		uint64_t begin = now_ns();
 		int status;

@@ -55,6 +55,9 @@ void test_skip(const char *fmt, ...)
 /* What is being done, to be said with a failure or when the time is up. */
 void test_context(const char *fmt, ...)
 	__attribute__((format(printf, 1, 2)));
+/* The same for whoever reads the kernel's log after a crash, where we may write there. */
+void test_log(const char *fmt, ...)
+	__attribute__((format(printf, 1, 2)));
 /* Where each thread of process @pid is, on stderr. */
 void test_show_tasks(pid_t pid);
 void check_eq(long long got, long long want, const char *what,

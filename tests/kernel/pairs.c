@@ -297,21 +297,6 @@ static void fight_round(struct arena *a, unsigned int stream)
 	check_nothing_charged(a);
 }
 
-static void note_in_log(const struct arena *a)
-{
-	char text[128];
-	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC), len;
-
-	/* For whoever reads of a crash there; nothing depends on it. */
-	if (fd < 0)
-		return;
-	len = snprintf(text, sizeof(text),
-		       "kevent-test: pairs: %s against %s\n",
-		       actor_names[a->actor[0]], actor_names[a->actor[1]]);
-	(void)!write(fd, text, (size_t)len);
-	close(fd);
-}
-
 static void enlist(struct arena *a)
 {
 	unsigned int i;
@@ -373,7 +358,8 @@ static unsigned int fight_pair(struct arena *a, enum actor first,
 			a->spoilt[kind][slot] = true;
 	CHECK_EQ(pthread_barrier_init(&a->start, NULL, CREW + 1), 0);
 	SYS(sem_init(&a->done, 0, 0));
-	note_in_log(a);
+	test_log("pairs: %s against %s", actor_names[a->actor[0]],
+		 actor_names[a->actor[1]]);
 	enlist(a);
 	for (a->round = 0; a->round < total; a->round++)
 		fight_round(a, (pair << 16 | (a->round & 0xfff)) << 4);
@@ -426,6 +412,8 @@ static void fight_all(void *arg)
 		fought += fight_pair(a, first, second);
 		pairs++;
 	}
+	if (!pairs)
+		FAIL("KEVENT_PAIR=%s is none of the pairs of this case", only);
 	note_results(first, pairs, fought);
 }
 
