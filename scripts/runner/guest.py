@@ -198,14 +198,24 @@ def ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
     return True
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a log; none where there is no such file."""
+    if not path.is_file():
+        return []
+    # Read so, the \r\n of a serial line is one end of a line.
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
 def judge(kernel: Kernel, shared: Path, code: int, late: bool) -> Result:
     """What the guest's own mark, the machine, which ended with *code*, and the
     console say together.
     """
-    text = (shared / "console.log").read_text(encoding="utf-8", errors="replace")
-    # Read so, the \r\n of a serial line is one end of a line.
-    console = text.splitlines()
-    found = complaints(console)
+    console = lines_of(shared / "console.log")
+    # A console may drop lines; what the guest saved of its log has them still.
+    seen = complaints(console)
+    found = seen + [
+        line for line in complaints(lines_of(shared / "kernel.log")) if line not in seen
+    ]
     try:
         status = int((shared / "status").read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):

@@ -21,6 +21,8 @@ COMPLAINT = re.compile(
     | \b(KASAN|KCSAN|KMSAN|KFENCE|UBSAN):
     | \bODEBUG:
     | refcount_t:
+    | Busy\ inodes\ after\ unmount
+    | unregister_netdevice:\ waiting
     | list_(add|del)\ corruption
     | possible\ (recursive\ locking|circular\ locking|irq\ lock|deadlock)
     | suspicious\ RCU\ usage

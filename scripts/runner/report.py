@@ -67,6 +67,8 @@ def unit_tests(path: Path) -> int:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     bad = re.findall(r"^ *not ok .*", text, re.MULTILINE)
     good = re.findall(r"^    ok \d+ \w+$", text, re.MULTILINE)
-    if bad or not good:
-        raise Failure("\n".join(["unit tests of the module:", *(bad or ["none was run"])]))
+    plan = re.findall(r"^    1\.\.(\d+)$", text, re.MULTILINE)
+    if bad or not good or plan != [str(len(good))]:
+        said = bad or [f"{len(good)} passed, of {' '.join(plan) or 'none'}"]
+        raise Failure("\n".join(["unit tests of the module:", *said]))
     return len(good)

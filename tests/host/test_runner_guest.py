@@ -19,7 +19,7 @@ from runner.guest import BROKEN, TIMED_OUT, end_group, follow, judge
 from runner.kernels import Kernel
 from runner.klog import complaints, taints
 from runner.machine import EVENTS
-from runner.report import outcomes, sentence
+from runner.report import facts, outcomes, sentence, unit_tests
 
 BAD_LINES = [
     "[    9.1] WARNING: CPU: 1 PID: 293 at kmod/queue.c:15 f+0x3d/0x60 [kevent]",
@@ -134,6 +134,12 @@ def test_a_warning_on_the_console_spoils_a_good_status(tmp_path: Path) -> None:
     assert result.complaints == [BAD_LINES[0]]
 
 
+def test_a_warning_that_the_console_has_dropped_spoils_a_good_status(tmp_path: Path) -> None:
+    leave(tmp_path, console=BAD_LINES[1], status="0")
+    (tmp_path / "kernel.log").write_text("\n".join(BAD_LINES[:2]) + "\n", encoding="utf-8")
+    assert judge(VNG, tmp_path, 0, False).complaints == [BAD_LINES[1], BAD_LINES[0]]
+
+
 def test_a_taint_spoils_a_good_status(tmp_path: Path) -> None:
     assert not judge(VNG, leave(tmp_path, status="0", tainted="512"), 0, False).good
 
@@ -198,6 +204,24 @@ def test_the_report_of_a_guest_is_counted_by_folder(tmp_path: Path) -> None:
     assert found["conformance"] == {"passed": 1, "skipped": 1, "failed": 1}
     assert found["kernel"] == {"passed": 1}
     assert sentence(found) == "1 conformance, 1 kernel tests passed, 1 failed, 1 skipped"
+
+
+def test_unit_tests_of_the_module_count_only_as_a_whole(tmp_path: Path) -> None:
+    results = tmp_path / "kunit"
+    results.write_text("    1..2\n    ok 1 one\n    ok 2 two\nok 1 kevent\n")
+    assert unit_tests(results) == 2
+    for cut in ("    1..2\n    ok 1 one\n", "    1..2\n    ok 1 one\n    not ok 2 two\n", ""):
+        results.write_text(cut)
+        with pytest.raises(Failure, match="unit tests of the module"):
+            unit_tests(results)
+
+
+def test_what_programs_did_is_added_up_but_for_seeds(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_text("actor=add pairs=15 rounds=10 seed=7\nactor=wait pairs=12 rounds=5 seed=7\n")
+    assert facts(path) == {"pairs": 27, "rounds": 15, "seed": 7}
+    with pytest.raises(Failure, match="says nothing"):
+        facts(tmp_path / "nothing.txt")
 
 
 def test_a_missing_report_is_a_failure(tmp_path: Path) -> None:
