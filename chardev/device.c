@@ -148,7 +148,8 @@ static long kevent_deliver_now(struct kevent_user *user,
 	kevent_delivery_begin(&d, user);
 	if (min > 1 && !kevent_delivery_claim(&d, min))
 		return 0;
-	while (room->used < room->max) {
+	/* what a dying thread took would be lost: it only hands the wake-up on */
+	while (room->used < room->max && !fatal_signal_pending(current)) {
 		unsigned int nr = kevent_delivery_next(&d, min_t(size_t,
 						room->max - room->used, UINT_MAX));
 
@@ -157,7 +158,7 @@ static long kevent_deliver_now(struct kevent_user *user,
 		ret = kevent_put_batch(room, &d);
 		if (ret > 0)
 			total += ret;
-		if (ret < (long)nr || !d.more || fatal_signal_pending(current))
+		if (ret < (long)nr || !d.more)
 			break;
 		cond_resched();
 	}

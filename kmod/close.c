@@ -192,12 +192,16 @@ static struct kevent_mark *kevent_mark_get(struct inode *inode)
 
 static void kevent_mark_put(struct kevent_mark *mark)
 {
+	bool last;
+
 	mutex_lock(&kevent_close_mutex);
-	if (!--mark->users) {
+	last = !--mark->users;
+	if (last)
 		fsnotify_destroy_mark(&mark->fsn, kevent_close_group);
-		fsnotify_put_mark(&mark->fsn);
-	}
 	mutex_unlock(&kevent_close_mutex);
+	/* this may be the end of the inode, which may take its time */
+	if (last)
+		fsnotify_put_mark(&mark->fsn);
 }
 
 /**

@@ -13,9 +13,9 @@
  *	user->lock		ready list, state of kevents, waiters
  *
  * user->poll_wait's own lock is taken below all of these but user->lock, which
- * is never held then.  A callback from a file that may itself be a queue of events
- * (@nested) therefore leaves that to an irq_work: no chain of wake-ups
- * goes through two queues under the locks of the first.
+ * is never held then.  The callback of a source therefore leaves that to an
+ * irq_work: no chain of wake-ups goes through two queues under the locks of the
+ * first, and where one activity makes many kevents ready, pollers are woken once.
  *
  * Sources call back in any context, under the provider's lock: they take
  * user->lock, put the kevent on the ready list, wake, and that is all.  WAIT

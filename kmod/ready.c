@@ -108,8 +108,9 @@ void kevent_ready(struct kevent *k)
 	if (kevent_has_bug(KEVENT_BUG_ORDER) && wake)
 		kevent_wake_pollers(user, false);
 	spin_unlock_irqrestore(&user->lock, flags);
+	/* under a provider's lock, which may call many kevents of this queue */
 	if (wake)
-		kevent_wake_pollers(user, k->nested);
+		kevent_wake_pollers(user, true);
 }
 
 /**
@@ -197,7 +198,7 @@ void kevent_closed(struct kevent *k, bool report)
 	}
 	spin_unlock_irqrestore(&user->lock, flags);
 	if (wake)
-		kevent_wake_pollers(user, k->nested);
+		kevent_wake_pollers(user, true);
 }
 
 static void kevent_claim_locked(struct kevent_item *item)

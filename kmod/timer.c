@@ -19,6 +19,7 @@
  * @interval:	0: once; this and the following under the queue's lock
  * @expiries:	not delivered yet
  * @peeked:	how many of them the delivery under way reports
+ * @stopped:	being modified: an expiry of before comes too late
  */
 struct kevent_timer {
 	struct kevent kevent;
@@ -26,6 +27,7 @@ struct kevent_timer {
 	ktime_t interval;
 	u64 expiries;
 	u64 peeked;
+	bool stopped;
 };
 
 static struct kevent_timer *to_kevent_timer(struct kevent *k)
@@ -45,17 +47,19 @@ static enum hrtimer_restart kevent_timer_expire(struct hrtimer *timer)
 	struct kevent_timer *t = container_of(timer, struct kevent_timer, timer);
 	struct kevent_user *user = t->kevent.user;
 	unsigned long flags;
-	bool wake;
+	bool wake = false;
 
 	spin_lock_irqsave(&user->lock, flags);
-	if (t->interval)
-		kevent_timer_forward(t);
-	else
-		t->expiries = 1;
-	wake = kevent_ready_locked(&t->kevent);
+	if (!t->stopped) {
+		if (t->interval)
+			kevent_timer_forward(t);
+		else
+			t->expiries = 1;
+		wake = kevent_ready_locked(&t->kevent);
+	}
 	spin_unlock_irqrestore(&user->lock, flags);
 	if (wake)
-		kevent_wake_pollers(user, false);
+		kevent_wake_pollers(user, true);
 	return HRTIMER_NORESTART;
 }
 
@@ -70,28 +74,29 @@ static int kevent_timer_check(const struct kevent_request *req)
 			   req->flags & KEVENT_ABSTIME, &expires, &base);
 }
 
-/* Sets the timer as @req says; it is not running. */
-static int kevent_timer_set(struct kevent_timer *t,
-			    const struct kevent_request *req)
+/* When the first expiry is due: 0 or -errno. */
+static int kevent_timer_due(const struct kevent_request *req, ktime_t *expires,
+			    clockid_t *base)
+{
+	return kevent_time(req->param[0], req->param[2],
+			   req->flags & KEVENT_ABSTIME, expires, base);
+}
+
+/* Starts the timer, which is not running. */
+static void kevent_timer_start(struct kevent_timer *t, ktime_t expires,
+			       clockid_t base, ktime_t interval)
 {
 	struct kevent_user *user = t->kevent.user;
-	clockid_t base;
-	ktime_t expires;
-	int ret;
 
-	ret = kevent_time(req->param[0], req->param[2],
-			  req->flags & KEVENT_ABSTIME, &expires, &base);
-	if (ret)
-		return ret;
 	spin_lock_irq(&user->lock);
 	/* whoever looks at it holds the lock, and nobody has it set */
 	kevent_timer_setup(&t->timer, base, kevent_timer_expire);
-	t->interval = req->param[1];
+	t->interval = interval;
 	t->expiries = 0;
 	t->peeked = 0;
+	t->stopped = false;
 	hrtimer_start(&t->timer, expires, HRTIMER_MODE_ABS);
 	spin_unlock_irq(&user->lock);
-	return 0;
 }
 
 static int kevent_timer_enqueue(struct kevent *k,
@@ -99,9 +104,15 @@ static int kevent_timer_enqueue(struct kevent *k,
 				const struct kevent_target *target)
 {
 	struct kevent_timer *t = to_kevent_timer(k);
+	clockid_t base;
+	ktime_t expires;
+	int ret;
 
 	kevent_timer_setup(&t->timer, CLOCK_MONOTONIC, kevent_timer_expire);
-	return kevent_timer_set(t, req);
+	ret = kevent_timer_due(req, &expires, &base);
+	if (!ret)
+		kevent_timer_start(t, expires, base, req->param[1]);
+	return ret;
 }
 
 static int kevent_timer_modify(struct kevent *k,
@@ -109,11 +120,19 @@ static int kevent_timer_modify(struct kevent *k,
 			       const struct kevent_target *target)
 {
 	struct kevent_timer *t = to_kevent_timer(k);
+	clockid_t base;
+	ktime_t expires;
 	bool alive;
+	int ret;
 
+	/* once, and before anything is changed: now it can still fail */
+	ret = kevent_timer_due(req, &expires, &base);
+	if (ret)
+		return ret;
 	spin_lock_irq(&k->user->lock);
 	alive = kevent_modify_locked(k, req);
 	if (alive) {
+		t->stopped = true;
 		/* nor is a delivery under way to set it again */
 		t->interval = 0;
 		t->expiries = 0;
@@ -124,12 +143,13 @@ static int kevent_timer_modify(struct kevent *k,
 	if (!alive)
 		return -ENOENT;
 	hrtimer_cancel(&t->timer);
-	/* it may have expired before that */
+	/* a delivery under way may have thought that more had expired */
 	spin_lock_irq(&k->user->lock);
 	kevent_forget_locked(k);
 	k->state &= ~KEVENT_AGAIN;
 	spin_unlock_irq(&k->user->lock);
-	return kevent_timer_set(t, req);
+	kevent_timer_start(t, expires, base, req->param[1]);
+	return 0;
 }
 
 static void kevent_timer_dequeue(struct kevent *k)
