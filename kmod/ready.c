@@ -49,7 +49,8 @@ static void kevent_wake_one_locked(struct kevent_user *user)
  * kevent_wake_pollers - tell those who poll the queue's descriptor
  * @user:	the queue
  * @defer:	leave it to an interrupt of its own: the caller may have been
- *		called by somebody who polls this very queue
+ *		called by somebody who polls this very queue, or be one of many
+ *		called under the same lock
  */
 void kevent_wake_pollers(struct kevent_user *user, bool defer)
 {

@@ -63,6 +63,14 @@ static enum hrtimer_restart kevent_timer_expire(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
+/* When the first expiry is due: 0 or -errno. */
+static int kevent_timer_due(const struct kevent_request *req, ktime_t *expires,
+			    clockid_t *base)
+{
+	return kevent_time(req->param[0], req->param[2],
+			   req->flags & KEVENT_ABSTIME, expires, base);
+}
+
 static int kevent_timer_check(const struct kevent_request *req)
 {
 	clockid_t base;
@@ -70,16 +78,7 @@ static int kevent_timer_check(const struct kevent_request *req)
 
 	if (req->param[1] > KTIME_MAX || req->param[2] > U32_MAX)
 		return -EINVAL;
-	return kevent_time(req->param[0], req->param[2],
-			   req->flags & KEVENT_ABSTIME, &expires, &base);
-}
-
-/* When the first expiry is due: 0 or -errno. */
-static int kevent_timer_due(const struct kevent_request *req, ktime_t *expires,
-			    clockid_t *base)
-{
-	return kevent_time(req->param[0], req->param[2],
-			   req->flags & KEVENT_ABSTIME, expires, base);
+	return kevent_timer_due(req, &expires, &base);
 }
 
 /* Starts the timer, which is not running. */
