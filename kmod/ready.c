@@ -601,11 +601,9 @@ static bool kevent_must_ask(const struct kevent_item *item)
 /* Does the condition that @k was enqueued for still hold? */
 static bool kevent_holds(struct kevent *k, unsigned int depth)
 {
-	struct kevent_event event;
-
 	if (depth && k->nested)
 		return kevent_nested_holds(k, depth);
-	return k->ops->poll(k, &event);
+	return k->ops->poll(k, NULL);
 }
 
 /*

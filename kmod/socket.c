@@ -70,30 +70,78 @@ static bool kevent_socket_is_tcp(const struct sock *sk)
 	       (sk->sk_family == AF_INET || sk->sk_family == AF_INET6);
 }
 
-/* As FIONREAD has it: a stream's bytes, or the next datagram's. */
-static u64 kevent_socket_readable(struct socket *sock)
+static bool kevent_socket_is_udp(const struct sock *sk)
 {
-	struct msghdr msg = { .msg_flags = MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT };
-	struct sock *sk = sock->sk;
+	return sk->sk_type == SOCK_DGRAM &&
+	       (sk->sk_protocol == IPPROTO_UDP ||
+		sk->sk_protocol == IPPROTO_UDPLITE) &&
+	       (sk->sk_family == AF_INET || sk->sk_family == AF_INET6);
+}
+
+/* The end of a stream has a sequence number, too, and urgent data stop it. */
+static int kevent_tcp_readable(const struct sock *sk)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+	u32 next = READ_ONCE(tp->rcv_nxt);
+	u32 copied = READ_ONCE(tp->copied_seq);
+	u32 urgent = READ_ONCE(tp->urg_seq);
+	int len = next - copied;
+
+	if (READ_ONCE(tp->urg_data) && !sock_flag(sk, SOCK_URGINLINE) &&
+	    !before(urgent, copied) && before(urgent, next))
+		return urgent - copied;
+	if (len > 0 && sock_flag(sk, SOCK_DONE))
+		len--;
+	return len;
+}
+
+/* What is at the head of the queue that nearly all datagrams go through. */
+static int kevent_datagram_readable(struct sock *sk)
+{
+	const struct sk_buff *skb;
+	unsigned long flags;
 	int len;
 
-	if (kevent_socket_is_tcp(sk)) {
-		lock_sock(sk);
-		len = tcp_inq(sk);
-		release_sock(sk);
+	spin_lock_irqsave(&sk->sk_receive_queue.lock, flags);
+	skb = skb_peek(&sk->sk_receive_queue);
+	len = skb ? skb->len : 0;
+	spin_unlock_irqrestore(&sk->sk_receive_queue.lock, flags);
+	return len;
+}
+
+/* UDP has one more in front of it, and leaves out what was damaged. */
+static int kevent_udp_readable(struct socket *sock)
+{
+	struct msghdr msg = { .msg_flags = MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT };
+
+	/* a pending error would be taken away by this */
+	if (READ_ONCE(sock->sk->sk_err))
+		return 0;
+	return kernel_recvmsg(sock, &msg, NULL, 0, 0, msg.msg_flags);
+}
+
+/*
+ * As FIONREAD has it: a stream's bytes, or the next datagram's.  Never by a
+ * lock that is held while somebody reads: a WAIT, or a poll(2) of the queue,
+ * would have to wait for who shares the socket, and that may take for ever.
+ */
+static u64 kevent_socket_readable(struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+	int len = 0;
+
+	if (kevent_socket_is_tcp(sk))
+		len = kevent_tcp_readable(sk);
 #if IS_BUILTIN(CONFIG_UNIX)
-	} else if (sk->sk_family == AF_UNIX && sk->sk_type == SOCK_STREAM) {
+	else if (sk->sk_family == AF_UNIX && sk->sk_type == SOCK_STREAM)
 		len = kevent_unix_readable(sk);
 #endif
-	} else if (!READ_ONCE(sk->sk_err) &&
-		   (sk->sk_type == SOCK_DGRAM || sk->sk_type == SOCK_RAW ||
-		    sk->sk_type == SOCK_SEQPACKET)) {
-		/* a pending error would be taken away by this */
-		len = kernel_recvmsg(sock, &msg, NULL, 0, 0, msg.msg_flags);
-	} else {
-		len = 0;
-	}
-	return len > 0 ? len : 0;
+	else if (kevent_socket_is_udp(sk))
+		len = kevent_udp_readable(sock);
+	else if (sk->sk_type == SOCK_DGRAM || sk->sk_type == SOCK_RAW ||
+		 sk->sk_type == SOCK_SEQPACKET)
+		len = kevent_datagram_readable(sk);
+	return max(len, 0);
 }
 
 /* Bytes that the send buffer has room for. */
@@ -103,6 +151,19 @@ static u64 kevent_socket_writable(const struct sock *sk)
 			READ_ONCE(sk->sk_sndbuf) - sk_wmem_alloc_get(sk);
 
 	return space > 0 ? space : 0;
+}
+
+static u64 kevent_socket_data(struct socket *sock, u32 events, u32 flags)
+{
+	if (events & KEVENT_SOCKET_ACCEPT)
+		return kevent_socket_backlog(sock->sk);
+	if (!(flags & KEVENT_BYTES))
+		return 0;
+	if (events & KEVENT_SOCKET_RECV)
+		return kevent_socket_readable(sock);
+	if (events & KEVENT_SOCKET_SEND)
+		return kevent_socket_writable(sock->sk);
+	return 0;
 }
 
 static u32 kevent_socket_poll(struct kevent *k, struct kevent_event *event)
@@ -118,15 +179,9 @@ static u32 kevent_socket_poll(struct kevent *k, struct kevent_event *event)
 	mask = kevent_file_poll(file, mask);
 	events = kevent_socket_events(sock->sk, mask);
 	events &= READ_ONCE(k->events) | KEVENT_SOCKET_ERR | KEVENT_SOCKET_HUP;
-	event->data = 0;
-	if (events & KEVENT_SOCKET_ACCEPT)
-		event->data = kevent_socket_backlog(sock->sk);
-	else if (!(READ_ONCE(k->flags) & KEVENT_BYTES))
-		;
-	else if (events & KEVENT_SOCKET_RECV)
-		event->data = kevent_socket_readable(sock);
-	else if (events & KEVENT_SOCKET_SEND)
-		event->data = kevent_socket_writable(sock->sk);
+	if (event)
+		event->data = kevent_socket_data(sock, events,
+						 READ_ONCE(k->flags));
 	fput(file);
 	return events;
 }

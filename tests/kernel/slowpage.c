@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -361,7 +362,68 @@ static void a_waiter_killed_in_the_middle_of_its_copy_loses_nothing(void)
 	}
 }
 
+/* Somebody who reads from a socket that others have as well. */
+struct reader {
+	struct stuck stuck;
+	int fd;
+};
+
+static void *read_to_missing_page(void *arg)
+{
+	struct reader *r = arg;
+
+	CHECK_EQ(SYS(recv(r->fd, r->stuck.page, 100, 0)), 100);
+	return NULL;
+}
+
+/*
+ *	reader --- recv ---> fd	in the middle of copying, with the socket's lock
+ *	main   --- poll, WAIT ---> q	watches fd, and counts its bytes
+ */
+static void bytes_are_counted_while_somebody_reads(void)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET };
+	static const char data[100];
+	struct reader r = {};
+	struct kevent_event ev;
+	int q = queue_open();
+	unsigned int i;
+
+	need_feature(q, KEVENT_FEATURE_SOCKET);
+	for (i = 0; i <= ARRAY_SIZE(types); i++) {
+		struct pollfd pfd = { .fd = q, .events = POLLIN };
+		pthread_t thread;
+		int fd[2];
+
+		if (i == ARRAY_SIZE(types))
+			tcp_pair(fd);
+		else
+			SYS(socketpair(AF_UNIX, types[i] | SOCK_CLOEXEC, 0, fd));
+		r.fd = fd[0];
+		prepare(&r.stuck, 1);
+		/* two, for the first is the reader's before it has it all */
+		CHECK_EQ(SYS(write(fd[1], data, sizeof(data))), sizeof(data));
+		CHECK_EQ(SYS(write(fd[1], data, sizeof(data))), sizeof(data));
+		CHECK_EQ(add(q, KEVENT_SOCKET, (uint64_t)fd[0],
+			     KEVENT_SOCKET_RECV, KEVENT_BYTES, 1), 0);
+		thread = thread_start(read_to_missing_page, &r);
+		wait_until_stuck(&r.stuck);
+		CHECK_EQ(SYS(poll(&pfd, 1, 0)), 1);
+		CHECK_EQ(wait_events(q, &ev, 1, 1, 0), 1);
+		CHECK(ev.data == 100 || ev.data == 200);
+		let_go(&r.stuck);
+		thread_join(thread);
+		CHECK_EQ(wait_events(q, &ev, 1, 1, 0), 1);
+		CHECK_EQ(ev.data, 100);
+		close(fd[0]);
+		close(fd[1]);
+		close(r.stuck.uffd);
+		check_silent(q);
+	}
+}
+
 static const struct test_case cases[] = {
+	TEST(bytes_are_counted_while_somebody_reads),
 	TEST(changes_do_not_wait_for_a_wait_that_is_stuck),
 	TEST(an_event_under_way_may_lose_its_kevent),
 	TEST(a_modified_kevent_is_delivered_once_or_as_it_is_then),
