@@ -58,14 +58,17 @@ static int kevent_claim_results(struct kevent_request __user *reqs, u32 count)
 	return 0;
 }
 
-/* Applies @count requests; @op is 0 where each has its own.  Successes. */
-static long kevent_change_all(struct kevent_user *user, unsigned int op,
-			      struct kevent_request __user *reqs, u32 count)
+/*
+ * Applies @count requests; @op is 0 where each has its own.  0 or -errno, and
+ * in either case in @changed how many succeeded.
+ */
+static int kevent_change_all(struct kevent_user *user, unsigned int op,
+			     struct kevent_request __user *reqs, u32 count,
+			     u32 *changed)
 {
-	long changed = 0;
 	u32 i;
 
-	for (i = 0; i < count; i++) {
+	for (i = 0, *changed = 0; i < count; i++) {
 		struct kevent_request req;
 		int ret = -EINVAL;
 
@@ -75,12 +78,15 @@ static long kevent_change_all(struct kevent_user *user, unsigned int op,
 			return -EFAULT;
 		if (!op || !req.op)
 			ret = kevent_change(user, op ?: req.op, &req);
+		/* by a fatal signal, before anything was changed */
+		if (ret == -EINTR)
+			return ret;
+		*changed += !ret;
 		if (put_user(ret, &reqs[i].result))
 			return -EFAULT;
-		changed += !ret;
 		cond_resched();
 	}
-	return changed;
+	return 0;
 }
 
 static int kevent_get_batch(const void __user *arg, size_t size, size_t each,
@@ -102,12 +108,17 @@ static long kevent_ioctl_change(struct kevent_user *user, unsigned int op,
 {
 	struct kevent_request __user *reqs = arg + sizeof(struct kevent_batch);
 	struct kevent_batch batch;
+	u32 changed;
 	int ret;
 
 	ret = kevent_get_batch(arg, size, sizeof(*reqs), &batch);
 	if (!ret)
 		ret = kevent_claim_results(reqs, batch.count);
-	return ret ?: kevent_change_all(user, op, reqs, batch.count);
+	if (!ret)
+		ret = kevent_change_all(user, op, reqs, batch.count, &changed);
+	if (ret)
+		return ret;
+	return changed;
 }
 
 static long kevent_ioctl_post(struct kevent_user *user, void __user *arg,
@@ -134,6 +145,8 @@ static long kevent_ioctl_post(struct kevent_user *user, void __user *arg,
 			return -EFAULT;
 		ret = post.flags ? -EINVAL :
 				   kevent_post(user, post.ident, post.data);
+		if (ret == -EINTR)
+			return ret;
 		if (put_user(ret, &posts[i].result))
 			return -EFAULT;
 		posted += !ret;
@@ -198,6 +211,7 @@ static long kevent_ioctl_wait(struct kevent_user *user, bool change,
 	struct kevent_room room;
 	struct kevent_wait wait;
 	unsigned long left = 0;
+	u32 changed;
 	long ret;
 
 	ret = kevent_get_wait(arg, size, change, &wait);
@@ -216,13 +230,14 @@ static long kevent_ioctl_wait(struct kevent_user *user, bool change,
 		return -EFAULT;
 	if (wait.nr_changes) {
 		ret = kevent_claim_results(reqs, wait.nr_changes);
-		if (!ret)
-			ret = kevent_change_all(user, 0, reqs, wait.nr_changes);
-		if (ret < 0)
+		if (ret)
 			return ret;
-		if (put_user(ret, &arg->changed))
-			return -EFAULT;
-		if (ret < wait.nr_changes)
+		ret = kevent_change_all(user, 0, reqs, wait.nr_changes, &changed);
+		if (put_user(changed, &arg->changed) && !ret)
+			ret = -EFAULT;
+		if (ret)
+			return ret;
+		if (changed < wait.nr_changes)
 			deadline.now = true;
 	}
 	ret = kevent_deliver(user, &room, wait.min, &deadline, &left);

@@ -23,11 +23,13 @@ struct batch {
 	int pipe[2];
 	int event;
 	int dir;
+	unsigned int half_done;	/* calls that failed after some changes */
 };
 
 static void batch_open(struct batch *b, unsigned int op)
 {
 	b->op = op;
+	b->half_done = 0;
 	tcp_pair(b->sock);
 	SYS(pipe2(b->pipe, O_CLOEXEC));
 	b->event = eventfd_new(0);
@@ -352,6 +354,10 @@ static enum fault_end mixed_round(void *arg, unsigned int nth)
 		CHECK_EQ(ret, 1);
 		ev = call.ev[0];
 	} else {
+		if (applied) {
+			CHECK_EQ(call.head.changed, applied);
+			b->half_done++;
+		}
 		CHECK_EQ(wait_events(b->q, &ev, 1, 1, 0), 1);
 	}
 	CHECK_EQ(ev.cookie, 0x333);
@@ -382,6 +388,7 @@ static void a_mixed_batch_that_fails_says_which_were_applied(void)
 	leaks_begin(&leaks);
 	batch_open(&b, 0);
 	fault_sweep("batch/mixed", mixed_round, &b);
+	CHECK(b.half_done);
 	batch_close(&b);
 	leaks_end(&leaks);
 }
