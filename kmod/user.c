@@ -11,12 +11,12 @@
  * struct kevent_posted - a kevent that is posted to
  * @kevent:	the kevent
  * @data:	the last one posted; this and the following under the queue's lock
- * @posts:	not delivered yet
+ * @posts:	not delivered yet; what is too many for one event is the next
  */
 struct kevent_posted {
 	struct kevent kevent;
 	u64 data;
-	u32 posts;
+	u64 posts;
 };
 
 static struct kevent_posted *to_kevent_posted(struct kevent *k)
@@ -58,7 +58,7 @@ static void kevent_posted_peek(struct kevent *k, struct kevent_item *item,
 
 	event->events = KEVENT_USER_POSTED;
 	event->data = p->data;
-	event->count = p->posts;
+	event->count = min_t(u64, p->posts, U32_MAX);
 }
 
 static bool kevent_posted_consume(struct kevent *k, struct kevent_item *item,
@@ -96,8 +96,7 @@ int kevent_user_post(struct kevent *k, u64 data)
 	open = kevent_posted_open(k);
 	if (open) {
 		p->data = data;
-		if (p->posts < U32_MAX)
-			p->posts++;
+		p->posts++;
 		wake = kevent_ready_locked(k);
 	}
 	spin_unlock_irq(&k->user->lock);
