@@ -2,13 +2,17 @@
 /*
  * How many kevents there may be: in one queue, and in all queues of one user.
  * Their memory is charged to the memory cgroup besides, by the allocators.
+ * Nothing is allocated under the mutexes here: they are everybody's, and where
+ * a memory cgroup is full that takes its time.
  */
+#include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/hash.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "kevent.h"
@@ -89,22 +93,24 @@ void kevent_account_exit(void)
  */
 struct kevent_account *kevent_account_get(void)
 {
-	struct kevent_account *account;
+	struct kevent_account *account, *fresh;
 	kuid_t uid = current_uid();
 
+	fresh = kzalloc(sizeof(*fresh), KEVENT_GFP);
+	if (!fresh)
+		return NULL;
+	fresh->uid = uid;
 	mutex_lock(&kevent_accounts_mutex);
 	hlist_for_each_entry(account, &kevent_accounts, node)
 		if (uid_eq(account->uid, uid))
 			goto found;
-	account = kzalloc(sizeof(*account), KEVENT_GFP);
-	if (!account)
-		goto out;
-	account->uid = uid;
+	account = fresh;
+	fresh = NULL;
 	hlist_add_head(&account->node, &kevent_accounts);
 found:
 	account->refs++;
-out:
 	mutex_unlock(&kevent_accounts_mutex);
+	kfree(fresh);
 	return account;
 }
 
@@ -152,6 +158,33 @@ void kevent_uncharge(struct kevent_user *user)
 	atomic_long_dec(&user->account->kevents);
 }
 
+/**
+ * kevent_charge_pin - account for one more file that is held
+ * @account:	of the user
+ *
+ * Files that are open by their kevents alone count like descriptors do, and
+ * like files on their way through UNIX sockets, against RLIMIT_NOFILE.
+ *
+ * Return: 0, or -EMFILE where there are too many
+ */
+int kevent_charge_pin(struct kevent_account *account)
+{
+	if (atomic_long_inc_return(&account->pins) <= rlimit(RLIMIT_NOFILE) ||
+	    capable(CAP_SYS_RESOURCE))
+		return 0;
+	atomic_long_dec(&account->pins);
+	return -EMFILE;
+}
+
+/**
+ * kevent_uncharge_pin - one held file less
+ * @account:	of the user
+ */
+void kevent_uncharge_pin(struct kevent_account *account)
+{
+	atomic_long_dec(&account->pins);
+}
+
 static struct hlist_head *kevent_watches_bucket(const struct inode *inode)
 {
 	return &kevent_watches[hash_ptr(inode, kevent_watches_bits)];
@@ -179,31 +212,24 @@ kevent_watches_find(const struct kevent_account *account,
 int kevent_charge_watch(const struct kevent_account *account,
 			const struct inode *inode)
 {
-	struct kevent_watches *w;
+	struct kevent_watches *w, *fresh;
 	int ret = 0;
 
+	fresh = kzalloc(sizeof(*fresh), KEVENT_GFP);
+	if (!fresh)
+		return -ENOMEM;
+	fresh->account = account;
+	fresh->inode = inode;
 	mutex_lock(&kevent_watches_mutex);
-	w = kevent_watches_find(account, inode);
-	if (!w) {
-		w = kzalloc(sizeof(*w), KEVENT_GFP);
-		if (!w) {
-			ret = -ENOMEM;
-			goto unlock;
-		}
-		w->account = account;
-		w->inode = inode;
-		hlist_add_head(&w->node, kevent_watches_bucket(inode));
-	}
-	if (w->count < READ_ONCE(kevent_max_watches))
-		w->count++;
-	else
+	w = kevent_watches_find(account, inode) ?: fresh;
+	if (w->count >= READ_ONCE(kevent_max_watches)) {
 		ret = -ENOSPC;
-	if (!w->count) {
-		hlist_del(&w->node);
-		kfree(w);
+	} else if (!w->count++) {
+		hlist_add_head(&w->node, kevent_watches_bucket(inode));
+		fresh = NULL;
 	}
-unlock:
 	mutex_unlock(&kevent_watches_mutex);
+	kfree(fresh);
 	return ret;
 }
 

@@ -153,40 +153,78 @@ u32 kevent_close_pinned(void)
 	return kevent_pinned;
 }
 
-/* The mark of an inode, new or old, with one more user. */
-static struct kevent_mark *kevent_mark_get(struct inode *inode)
+static struct kevent_mark *kevent_mark_alloc(void)
+{
+	struct kevent_mark *mark;
+
+	mark = kmem_cache_zalloc(kevent_mark_cache, KEVENT_GFP);
+	if (!mark)
+		return NULL;
+	kevent_mark_born();
+	fsnotify_init_mark(&mark->fsn, kevent_close_group);
+	mark->fsn.mask = FS_CLOSE_WRITE | FS_CLOSE_NOWRITE;
+	return mark;
+}
+
+/* The mark that is on an inode, with one more user, or NULL. */
+static struct kevent_mark *kevent_mark_find_locked(struct inode *inode)
 {
 	struct fsnotify_mark *fsn;
 	struct kevent_mark *mark;
+
+	fsn = kevent_find_inode_mark(inode, kevent_close_group);
+	if (!fsn)
+		return NULL;
+	mark = container_of(fsn, struct kevent_mark, fsn);
+	mark->users++;
+	/* the users have one reference between them */
+	fsnotify_put_mark(fsn);
+	return mark;
+}
+
+/* The mark of an inode, with one more user; @fresh is put on it if there is none. */
+static struct kevent_mark *kevent_mark_get_locked(struct inode *inode,
+						  struct kevent_mark *fresh)
+{
+	struct kevent_mark *mark;
 	int ret;
 
-	mutex_lock(&kevent_close_mutex);
 	do {
-		fsn = kevent_find_inode_mark(inode, kevent_close_group);
-		if (fsn) {
-			mark = container_of(fsn, struct kevent_mark, fsn);
-			mark->users++;
-			/* the users have one reference between them */
-			fsnotify_put_mark(fsn);
+		mark = kevent_mark_find_locked(inode);
+		if (mark || !fresh)
+			return mark;
+		fresh->users = 1;
+		ret = fsnotify_add_inode_mark(&fresh->fsn, inode, 0);
+		if (!ret)
+			return fresh;
+		fresh->users = 0;
+	} while (ret == -EEXIST);
+	return ERR_PTR(ret);
+}
+
+/*
+ * The mark of an inode, new or old, with one more user.  What we allocate for
+ * it we do without the mutex, which is everybody's.
+ */
+static struct kevent_mark *kevent_mark_get(struct inode *inode)
+{
+	struct kevent_mark *mark, *fresh = NULL;
+
+	for (;;) {
+		if (mutex_lock_killable(&kevent_close_mutex)) {
+			mark = ERR_PTR(-EINTR);
 			break;
 		}
-		mark = kmem_cache_zalloc(kevent_mark_cache, KEVENT_GFP);
-		if (!mark) {
-			mark = ERR_PTR(-ENOMEM);
+		mark = kevent_mark_get_locked(inode, fresh);
+		mutex_unlock(&kevent_close_mutex);
+		if (mark)
 			break;
-		}
-		kevent_mark_born();
-		fsnotify_init_mark(&mark->fsn, kevent_close_group);
-		mark->fsn.mask = FS_CLOSE_WRITE | FS_CLOSE_NOWRITE;
-		mark->users = 1;
-		ret = fsnotify_add_inode_mark(&mark->fsn, inode, 0);
-		if (ret) {
-			mark->users = 0;
-			fsnotify_put_mark(&mark->fsn);
-			mark = ERR_PTR(ret);
-		}
-	} while (mark == ERR_PTR(-EEXIST));
-	mutex_unlock(&kevent_close_mutex);
+		fresh = kevent_mark_alloc();
+		if (!fresh)
+			return ERR_PTR(-ENOMEM);
+	}
+	if (fresh && mark != fresh)
+		fsnotify_put_mark(&fresh->fsn);
 	return mark;
 }
 
@@ -262,6 +300,26 @@ int kevent_close_watch(struct kevent_close *close, struct kevent *k,
 		kevent_close_unwatch(close, NULL);
 		cond_resched();
 	}
+}
+
+/**
+ * kevent_close_watched - whether we are still told of the close
+ * @close:	from kevent_close_watch()
+ *
+ * Under the lock under which the end is told: either that has been, or it will
+ * find everything that was hooked before this call.
+ *
+ * Return: false where the file is as good as closed
+ */
+bool kevent_close_watched(struct kevent_close *close)
+{
+	struct kevent_close_bucket *bucket = &kevent_close_table[close->bucket];
+	bool watched;
+
+	spin_lock(&bucket->lock);
+	watched = close->file;
+	spin_unlock(&bucket->lock);
+	return watched;
 }
 
 /* Ends what hangs on @file, or, where that is NULL, on @mark. */

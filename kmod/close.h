@@ -32,6 +32,7 @@ u32 kevent_file_kind(struct file *file);
 bool kevent_close_seen(u32 kind, struct file *file);
 int kevent_close_watch(struct kevent_close *close, struct kevent *k,
 		       struct file *file);
+bool kevent_close_watched(struct kevent_close *close);
 void kevent_close_unwatch(struct kevent_close *close,
 			  void (*unhook)(struct kevent *k));
 

@@ -15,6 +15,7 @@
 #include <linux/fs.h>
 #include <linux/net.h>
 #include <linux/preempt.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <net/sock.h>
 
@@ -23,6 +24,9 @@
 
 /* How deep a queue of queues is looked into. */
 #define KEVENT_MAX_DEPTH	5
+
+/* How many queues may be woken by one, directly or through others. */
+#define KEVENT_MAX_WATCHERS	1000
 
 struct kevent_hooking {
 	poll_table pt;
@@ -34,19 +38,28 @@ struct kevent_hooking {
  * A search for cycles: which queues are woken, at whatever distance, when the
  * one it starts from wakes those who poll it?  Each queue reached is woken in
  * turn, with a key of zero, which means no more than "look again".  The task
- * that searches recognises its own wake-ups.
+ * that searches recognises its own wake-ups, and holds what they reach.
  */
 static DEFINE_MUTEX(kevent_loop_mutex);
 static struct task_struct *kevent_loop_task;
 static LIST_HEAD(kevent_loop_queues);
+static unsigned int kevent_loop_reached;
 
 static void kevent_loop_reach(struct kevent_user *user)
 {
-	if (list_empty(&user->loop_node))
-		list_add_tail(&user->loop_node, &kevent_loop_queues);
+	if (!list_empty(&user->loop_node) ||
+	    kevent_loop_reached > KEVENT_MAX_WATCHERS)
+		return;
+	kevent_loop_reached++;
+	/* there is a kevent in it, so it has not been let go */
+	kevent_user_hold(user);
+	list_add_tail(&user->loop_node, &kevent_loop_queues);
 }
 
-/* Whether a wake-up of those who poll @user can come back to @user. */
+/*
+ * Whether a wake-up of those who poll @user can come back to @user, or reaches
+ * more queues than anybody should have to wake.
+ */
 static int kevent_loop_check(struct kevent_user *user)
 {
 	struct kevent_user *pos, *next;
@@ -54,18 +67,22 @@ static int kevent_loop_check(struct kevent_user *user)
 
 	if (mutex_lock_killable(&kevent_loop_mutex))
 		return -EINTR;
+	kevent_loop_reached = 0;
 	WRITE_ONCE(kevent_loop_task, current);
 	__wake_up(&user->poll_wait, TASK_NORMAL, 0, NULL);
 	list_for_each_entry(pos, &kevent_loop_queues, loop_node) {
-		if (pos == user) {
+		if (pos == user || kevent_loop_reached > KEVENT_MAX_WATCHERS) {
 			ret = -ELOOP;
 			break;
 		}
 		__wake_up(&pos->poll_wait, TASK_NORMAL, 0, NULL);
+		cond_resched();
 	}
 	WRITE_ONCE(kevent_loop_task, NULL);
-	list_for_each_entry_safe(pos, next, &kevent_loop_queues, loop_node)
+	list_for_each_entry_safe(pos, next, &kevent_loop_queues, loop_node) {
 		list_del_init(&pos->loop_node);
+		kevent_user_let_go(pos);
+	}
 	mutex_unlock(&kevent_loop_mutex);
 	return ret;
 }
@@ -76,12 +93,6 @@ static int kevent_loop_check(struct kevent_user *user)
  */
 void kevent_hook_release(struct kevent_user *user)
 {
-	/* a search may have reached the queue while it still had kevents */
-	if (user->nested) {
-		mutex_lock(&kevent_loop_mutex);
-		list_del_init(&user->loop_node);
-		mutex_unlock(&kevent_loop_mutex);
-	}
 	/* nobody can come any more: the file has no reference left */
 	if (waitqueue_active(&user->poll_wait))
 		__wake_up(&user->poll_wait, TASK_NORMAL, 0,
@@ -149,11 +160,12 @@ static void kevent_unhook(struct kevent *k)
 {
 	struct kevent_hook *hook = &to_kevent_file(k)->hook;
 
-	for (; hook; hook = hook->next) {
+	/* pairs with smp_store_release() in kevent_hook_add() */
+	for (; hook; hook = smp_load_acquire(&hook->next)) {
 		wait_queue_head_t *head;
 
 		rcu_read_lock();
-		/* pairs with smp_store_release() in kevent_hook_wake() */
+		/* likewise, and in kevent_hook_wake() */
 		head = smp_load_acquire(&hook->head);
 		if (head) {
 			remove_wait_queue(head, &hook->wait);
@@ -169,6 +181,7 @@ static void kevent_hook_add(struct file *file, wait_queue_head_t *head,
 {
 	struct kevent_hooking *h = container_of(pt, struct kevent_hooking, pt);
 	struct kevent_hook *hook = &h->kf->hook;
+	unsigned long flags;
 
 	if (h->ret || !head)
 		return;
@@ -179,12 +192,16 @@ static void kevent_hook_add(struct file *file, wait_queue_head_t *head,
 			return;
 		}
 		hook->next = h->kf->hook.next;
-		h->kf->hook.next = hook;
+		/* the end of the mark may be looking for hooks already */
+		smp_store_release(&h->kf->hook.next, hook);
 	}
 	init_waitqueue_func_entry(&hook->wait, kevent_hook_wake);
 	hook->owner = h->kf;
-	hook->head = head;
-	add_wait_queue(head, &hook->wait);
+	spin_lock_irqsave(&head->lock, flags);
+	/* whoever finds the head, to take the entry off, waits until it is on */
+	smp_store_release(&hook->head, head);
+	__add_wait_queue(head, &hook->wait);
+	spin_unlock_irqrestore(&head->lock, flags);
 }
 
 /* By the name that /proc shows. */
@@ -210,7 +227,8 @@ static bool kevent_anon_is_leaf(struct file *file)
 /*
  * What we hold must not hold us, or neither would ever be closed.  A ring of
  * io_uring holds the files that are registered with it until it is closed
- * itself.  An epoll holds none of those it watches.
+ * itself.  An epoll holds none of those it watches.  What a device holds (a
+ * binder the files on their way to its owner) nobody can ask it.
  */
 static bool kevent_file_may_pin(u32 kind, struct file *file)
 {
@@ -249,6 +267,9 @@ static int kevent_file_attach(struct kevent *k, struct file *file, u32 kind)
 	}
 	if (report || !kevent_file_may_pin(kind, file))
 		return -EOPNOTSUPP;
+	ret = kevent_charge_pin(k->user->account);
+	if (ret)
+		return ret;
 	kf->attach = KEVENT_ATTACH_PIN;
 	kf->close.file = get_file(file);
 	return 0;
@@ -309,10 +330,7 @@ int kevent_file_enqueue(struct kevent *k, const struct kevent_request *req,
 		kf->inode = file_inode(file);
 		ihold(kf->inode);
 	}
-	if (!kevent_file_is_leaf(kind, file)) {
-		k->nested = true;
-		k->user->nested = true;
-	}
+	k->nested = !kevent_file_is_leaf(kind, file);
 	ret = kevent_file_attach(k, file, kind);
 	if (ret)
 		return ret;
@@ -323,7 +341,7 @@ int kevent_file_enqueue(struct kevent *k, const struct kevent_request *req,
 	if (h.ret)
 		return h.ret;
 	/* a mark that went before there was a hook: it is as good as closed */
-	if (kf->attach == KEVENT_ATTACH_MARK && !READ_ONCE(kf->close.file))
+	if (kf->attach == KEVENT_ATTACH_MARK && !kevent_close_watched(&kf->close))
 		return -EIO;
 	/* nobody will ever wake us: fine if there is something to say now */
 	if (!kf->hook.head && !events)
@@ -420,8 +438,10 @@ void kevent_file_release(struct kevent *k)
 		next = hook->next;
 		kfree(hook);
 	}
-	if (kf->attach == KEVENT_ATTACH_PIN)
+	if (kf->attach == KEVENT_ATTACH_PIN) {
 		fput(kf->close.file);
+		kevent_uncharge_pin(k->user->account);
+	}
 	if (kf->inode)
 		iput(kf->inode);
 }

@@ -13,6 +13,7 @@
 #include <linux/path.h>
 #include <linux/poll.h>
 #include <linux/rbtree.h>
+#include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/wait.h>
@@ -62,6 +63,7 @@ struct kevent_item {
  * @refs:	queues that use it
  * @kevents:	how many
  * @events:	inode events that wait in them
+ * @pins:	files that they hold
  * @node:	in the list of all accounts
  */
 struct kevent_account {
@@ -69,6 +71,7 @@ struct kevent_account {
 	unsigned int refs;
 	atomic_long_t kevents;
 	atomic_long_t events;
+	atomic_long_t pins;
 	struct hlist_node node;
 };
 
@@ -77,7 +80,6 @@ struct kevent_account {
  * @mutex:	guards @tree and what hangs kevents on their storages
  * @tree:	all kevents, by type, identity and watched object
  * @kevents:	how many
- * @nested:	some kevent here watches what may itself be a queue of events
  * @lock:	guards the fields that follow, and the state of every kevent
  * @ready_list:	items to deliver, first come first served
  * @ready:	how many
@@ -91,13 +93,13 @@ struct kevent_account {
  * @poll_work:	wakes @poll_wait where a callback must not
  * @account:	of the user who pays for the kevents
  * @loop_node:	in the list of queues that a search for cycles has reached
+ * @refs:	the open file's, and that of such a search
  * @rcu:	a queue outlives its watchers' last look at @poll_wait
  */
 struct kevent_user {
 	struct mutex mutex;	/* of what follows */
 	struct rb_root tree;
 	unsigned long kevents;
-	bool nested;
 
 	spinlock_t lock;	/* of what follows */
 	struct list_head ready_list;
@@ -113,6 +115,7 @@ struct kevent_user {
 	struct irq_work poll_work;
 	struct kevent_account *account;
 	struct list_head loop_node;
+	refcount_t refs;
 	struct rcu_head rcu;
 };
 
@@ -148,8 +151,9 @@ struct kevent_target {
  * @dequeue:	takes a kevent off its storage; no callback runs after it.
  *		Under the queue's mutex, may sleep
  * @release:	frees what @dequeue left for the last claim; may be NULL
- * @poll:	what @events hold now, and @event's data: a source whose events
- *		are a condition.  Claimed, no lock held, may sleep.
+ * @poll:	what @events hold now, and, where @event is not NULL, its data: a
+ *		source whose events are a condition.  Claimed, no lock held, may
+ *		sleep
  * @peek:	fills @event: a source whose events add up.  Under the queue's
  *		lock.  A type has either @poll or @peek
  * @consume:	takes off what @peek reported; true where more is left.
@@ -248,6 +252,8 @@ extern const struct kevent_ops kevent_user_ops;
 /* queue.c */
 struct kevent_user *kevent_user_alloc(void);
 void kevent_user_release(struct kevent_user *user);
+void kevent_user_hold(struct kevent_user *user);
+void kevent_user_let_go(struct kevent_user *user);
 int kevent_add(struct kevent_user *user, const struct kevent_request *req);
 int kevent_add_path(struct kevent_user *user, const struct kevent_request *req,
 		    const char *name);
@@ -269,6 +275,8 @@ struct kevent_account *kevent_account_get(void);
 void kevent_account_put(struct kevent_account *account);
 int kevent_charge(struct kevent_user *user);
 void kevent_uncharge(struct kevent_user *user);
+int kevent_charge_pin(struct kevent_account *account);
+void kevent_uncharge_pin(struct kevent_account *account);
 int kevent_charge_watch(const struct kevent_account *account,
 			const struct inode *inode);
 void kevent_uncharge_watch(const struct kevent_account *account,

@@ -99,6 +99,7 @@ struct kevent_user *kevent_user_alloc(void)
 	INIT_LIST_HEAD(&user->loop_node);
 	init_waitqueue_head(&user->poll_wait);
 	init_irq_work(&user->poll_work, kevent_poll_work);
+	refcount_set(&user->refs, 1);
 	return user;
 }
 
@@ -236,7 +237,7 @@ static void kevent_destroy(struct kevent *k)
 	if (!claimed && !kevent_has_bug(KEVENT_BUG_LEAK))
 		kevent_free(k);
 	if (kevent_has_bug(KEVENT_BUG_FREED))
-		user->nested |= READ_ONCE(k->nested);
+		user->missed |= READ_ONCE(k->nested);
 }
 
 /**
@@ -292,6 +293,20 @@ static void kevent_reap_all_ghosts(struct kevent_user *user)
 	}
 }
 
+/* The mutex is not held: there may be a wait for memory. */
+static struct kevent *kevent_alloc_or_reap(struct kevent_user *user,
+					   const struct kevent_ops *ops)
+{
+	struct kevent *k = kevent_alloc(ops);
+
+	if (k || mutex_lock_killable(&user->mutex))
+		return k;
+	kevent_reap(user);
+	kevent_reap_all_ghosts(user);
+	mutex_unlock(&user->mutex);
+	return kevent_alloc(ops);
+}
+
 static int kevent_charge_or_reap(struct kevent_user *user)
 {
 	int ret = kevent_charge(user);
@@ -320,8 +335,27 @@ void kevent_user_release(struct kevent_user *user)
 	kevent_hook_release(user);
 	irq_work_sync(&user->poll_work);
 	kevent_account_put(user->account);
+	kevent_user_let_go(user);
+}
+
+/**
+ * kevent_user_hold - keep a queue in memory, though not open
+ * @user:	the queue, not let go yet by the one who opened it
+ */
+void kevent_user_hold(struct kevent_user *user)
+{
+	refcount_inc(&user->refs);
+}
+
+/**
+ * kevent_user_let_go - the opposite
+ * @user:	the queue
+ */
+void kevent_user_let_go(struct kevent_user *user)
+{
 	/* those who watch this queue look at poll_wait under RCU */
-	kfree_rcu(user, rcu);
+	if (refcount_dec_and_test(&user->refs))
+		kfree_rcu(user, rcu);
 }
 
 /*
@@ -390,7 +424,7 @@ static int kevent_add_target(struct kevent_user *user,
 	struct kevent *k;
 	int ret;
 
-	k = kevent_alloc(ops);
+	k = kevent_alloc_or_reap(user, ops);
 	if (!k)
 		return -ENOMEM;
 	k->user = user;

@@ -26,6 +26,8 @@ _REQUEST_HINTS = {
     errno.EOPNOTSUPP: "this type of event was left out when the module was built, or NOTIFY_BROKEN "
     "was asked of a file whose close cannot be seen, or it is an io_uring and would be pinned; "
     "info() tells of all three",
+    errno.EMFILE: "the queues of this user keep as many files open as RLIMIT_NOFILE (ulimit -n) "
+    "allows; info() tells which kinds of file are kept open",
     errno.ENOSPC: "info() tells how many kevents a queue, a user, and a user on one inode may have",
 }
 
@@ -58,7 +60,10 @@ def request_error(error: int, kind: int) -> OSError:
     if error == errno.EPERM and kind == EventType.POLL:
         hint = "this file cannot be polled; a regular file never can"
     elif error == errno.ELOOP and kind != EventType.PATH:
-        hint = "a queue can watch neither itself nor what watches it"
+        hint = (
+            "a queue can watch neither itself nor what watches it; nor, where a thousand others "
+            "watch it, another queue of events"
+        )
     if hint is not None:
         message = f"{message}; {hint}"
     return OSError(error, message)

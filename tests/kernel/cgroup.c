@@ -506,12 +506,57 @@ static void inode_events_that_find_no_memory_overflow_and_hurt_nobody(void)
 	remove_cgroup(s);
 }
 
+/* Kevents of sockets that were closed take no memory away for good */
+
+static void close_what_is_watched(void *arg)
+{
+	struct scene *s = arg;
+	unsigned int i;
+	int q;
+
+	make_sources(s);
+	q = queue_open();
+	join_cgroup(s);
+	/* several times as many as there is room for */
+	for (i = 0; i < SOCKETS; i++) {
+		CHECK_EQ(add_one(s, q, i), 0);
+		close(s->fd[i]);
+	}
+	/* some went by themselves, and the rest are nothing to report */
+	CHECK(queue_info(q).kevents < SOCKETS);
+	check_silent(q);
+	reach(s, FULL);
+	wait_for(s, CALM, 0);
+	close(q);
+	reach(s, CLOSED);
+	wait_for(s, END, 0);
+}
+
+static void kevents_of_closed_sockets_make_room_where_memory_is_short(void)
+{
+	struct scene *s = scene_new(KEVENT_SOCKET, KEVENT_FEATURE_SOCKET);
+	int log = log_open();
+	pid_t child = child_start(close_what_is_watched, s);
+
+	wait_for(s, FULL, child);
+	reach(s, CALM);
+	wait_for(s, CLOSED, child);
+	wait_until_back(s);
+	check_events(s);
+	reach(s, END);
+	child_join(child);
+	check_log(log);
+	remove_cgroup(s);
+}
+
 static const struct test_case cases[] = {
 	LONG_TEST(user_events_past_the_memory_limit_of_a_cgroup_are_enomem,
 		  120),
 	LONG_TEST(timers_past_the_memory_limit_of_a_cgroup_are_enomem, 120),
 	LONG_TEST(sockets_past_the_memory_limit_of_a_cgroup_are_enomem, 120),
 	LONG_TEST(paths_past_the_memory_limit_of_a_cgroup_are_enomem, 120),
+	LONG_TEST(kevents_of_closed_sockets_make_room_where_memory_is_short,
+		  120),
 	LONG_TEST(inode_events_that_find_no_memory_overflow_and_hurt_nobody,
 		  120),
 };

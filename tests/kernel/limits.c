@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -143,6 +144,78 @@ static void a_kevent_is_charged_to_the_owner_of_its_queue(void)
 	need_feature(q[0], KEVENT_FEATURE_USER);
 	child_join(child_start(add_to_inherited, q));
 	CHECK_EQ(queue_info(q[0]).user_kevents, before + 1);
+}
+
+#define FILES	20U
+
+/* A number on which nobody else waits. */
+static int fifo_open(unsigned int i)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%.80s/fifo%u", temp_dir(), i);
+	SYS(mkfifo(path, 0666));
+	return (int)SYS(open(path, O_RDWR | O_CLOEXEC));
+}
+
+static int add_fifo(int q, int fd)
+{
+	return add(q, KEVENT_POLL, (uint64_t)fd, POLLIN, 0, 0);
+}
+
+static void pin_as_nobody(void *arg)
+{
+	struct rlimit limit = { .rlim_cur = FILES - 5, .rlim_max = FILES - 5 };
+	int *fd = arg, q[2] = { queue_open(), queue_open() };
+	unsigned int i;
+
+	SYS(setrlimit(RLIMIT_NOFILE, &limit));
+	for (i = 0; i < FILES - 5; i++)
+		CHECK_EQ(add_fifo(q[i & 1], fd[i]), 0);
+	CHECK_EQ(add_fifo(q[0], fd[i]), -EMFILE);
+	CHECK_EQ(add_fifo(q[1], fd[i]), -EMFILE);
+	/* What is not pinned is none of them. */
+	CHECK_EQ(add_user(q[0], 1, 0, 0), 0);
+	CHECK_EQ(remove_kevent(q[1], KEVENT_POLL, (uint64_t)fd[1], 0), 0);
+	CHECK_EQ(add_fifo(q[0], fd[i]), 0);
+	CHECK_EQ(add_fifo(q[1], fd[1]), -EMFILE);
+	/* A kevent that was refused for another reason has none. */
+	CHECK_EQ(remove_kevent(q[0], KEVENT_POLL, (uint64_t)fd[i], 0), 0);
+	CHECK_EQ(add(q[1], KEVENT_POLL, (uint64_t)fd[i], POLLIN,
+		     KEVENT_NOTIFY_BROKEN, 0), -EOPNOTSUPP);
+	close(q[0]);
+	for (i = 0; i < FILES / 2 - 2; i++)
+		CHECK_EQ(add_fifo(q[1], fd[2 * i]), 0);
+}
+
+static void pin_as_somebody(void *arg)
+{
+	SYS(setgid(NOBODY));
+	SYS(setuid(NOBODY));
+	pin_as_nobody(arg);
+}
+
+static void files_that_a_user_pins_count_against_rlimit_nofile(void)
+{
+	int fd[FILES], q = queue_open();
+	struct rlimit limit = {};
+	unsigned int i;
+
+	need_root();
+	need_feature(q, KEVENT_FEATURE_POLL);
+	need_feature(q, KEVENT_FEATURE_USER);
+	CHECK(queue_info(q).pinned & KEVENT_FILE_FIFO);
+	for (i = 0; i < FILES; i++)
+		fd[i] = fifo_open(i);
+	/* once more, for the dead give theirs back */
+	child_join(child_start(pin_as_somebody, fd));
+	child_join(child_start(pin_as_somebody, fd));
+	/* and who may have more than the limit says may have more of these */
+	SYS(getrlimit(RLIMIT_NOFILE, &limit));
+	limit.rlim_cur = 5;
+	SYS(setrlimit(RLIMIT_NOFILE, &limit));
+	for (i = 0; i < FILES; i++)
+		CHECK_EQ(add_fifo(q, fd[i]), 0);
 }
 
 static void shrink(void *arg)
@@ -360,6 +433,7 @@ static const struct test_case cases[] = {
 	TEST(a_queue_holds_as_many_kevents_as_its_limit),
 	TEST(all_queues_of_a_user_share_its_limit),
 	TEST(a_kevent_is_charged_to_the_owner_of_its_queue),
+	TEST(files_that_a_user_pins_count_against_rlimit_nofile),
 	TEST(a_limit_lowered_under_the_use_takes_nothing_away),
 	TEST(parameters_are_for_root_to_write_and_for_all_to_read),
 	TEST(the_device_is_open_to_everybody),

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -400,6 +401,78 @@ static void a_queue_closed_inside_a_queue_is_gone_unless_pinned(void)
 	check_silent(outer);
 }
 
+#define TOO_MANY	1100
+
+/* Whether @q, which so many others watch, may watch a queue of events. */
+static void a_queue_that_wakes_a_thousand_others_watches_no_queue(void)
+{
+	int q = queue_open(), e = epoll_new(), x = eventfd_new(0), i;
+	static int outer[TOO_MANY];
+
+	need_feature(q, KEVENT_FEATURE_POLL);
+	raise_nofile(TOO_MANY + 64);
+	for (i = 0; i < TOO_MANY; i++) {
+		outer[i] = queue_open();
+		CHECK_EQ(queue_add(outer[i], q, 0), 0);
+		if (i == 900)
+			CHECK_EQ(queue_add(q, e, 0), 0);
+	}
+	CHECK_EQ(remove_kevent(q, KEVENT_POLL, (uint64_t)e, 0), 0);
+	CHECK_EQ(queue_add(q, e, 0), -ELOOP);
+	CHECK_EQ(queue_add(q, x, 0), 0);
+	/* All of them hear of it all the same. */
+	eventfd_write_one(x);
+	for (i = 0; i < TOO_MANY; i++)
+		queue_once(&outer[i]);
+	for (i = 0; i < 200; i++)
+		close(outer[i]);
+	CHECK_EQ(queue_add(q, e, 0), 0);
+}
+
+/* Until told to stop, opens and closes a queue that watches the one given. */
+struct comer {
+	int q;
+	atomic_bool stop;
+	atomic_uint came;
+};
+
+static void *come_and_go(void *arg)
+{
+	struct comer *c = arg;
+
+	while (!c->stop) {
+		int q = queue_open(), e = epoll_new();
+
+		CHECK_EQ(queue_add(q, c->q, 0), 0);
+		/* a search of its own, and reached by the other's */
+		CHECK_EQ(queue_add(q, e, 0), 0);
+		close(q);
+		close(e);
+		c->came++;
+	}
+	return NULL;
+}
+
+/* A queue may be closed while a search for cycles has it in hand. */
+static void queues_go_while_a_search_for_cycles_reaches_them(void)
+{
+	struct comer c = { .q = queue_open() };
+	unsigned int i, nr = rounds(3000);
+	int e = epoll_new();
+	pthread_t threads[2];
+
+	need_feature(c.q, KEVENT_FEATURE_POLL);
+	threads[0] = thread_start(come_and_go, &c);
+	threads[1] = thread_start(come_and_go, &c);
+	for (i = 0; i < nr || c.came < nr / 10; i++) {
+		CHECK_EQ(queue_add(c.q, e, 0), 0);
+		CHECK_EQ(remove_kevent(c.q, KEVENT_POLL, (uint64_t)e, 0), 0);
+	}
+	c.stop = true;
+	thread_join(threads[0]);
+	thread_join(threads[1]);
+}
+
 static const struct test_case cases[] = {
 	TEST(an_event_in_a_queue_wakes_who_waits_on_an_epoll_around_it),
 	TEST(an_event_in_an_epoll_wakes_who_waits_on_a_queue_around_it),
@@ -409,6 +482,8 @@ static const struct test_case cases[] = {
 	TEST(a_cycle_through_an_epoll_is_refused),
 	TEST(a_cycle_closed_by_epoll_ctl_hangs_nobody),
 	TEST(a_long_cycle_closed_by_epoll_ctl_hangs_nobody),
+	TEST(a_queue_that_wakes_a_thousand_others_watches_no_queue),
+	TEST(queues_go_while_a_search_for_cycles_reaches_them),
 	TEST(links_made_and_cut_under_a_storm_of_wakeups_hang_nobody),
 	TEST(an_edge_triggered_epoll_around_a_queue_misses_nothing),
 	TEST(a_queue_closed_inside_an_epoll_is_gone),
