@@ -36,6 +36,7 @@ static struct {
 } options = { .seconds = 60, .rounds = 100, .limit = 2000 };
 
 static uint64_t begin, end;
+static uint64_t made;		/* programs that are not of the corpus */
 
 static struct rnd rnd_of(uint64_t seed)
 {
@@ -64,9 +65,10 @@ static const char *result(const char *name)
 static void summary(FILE *file)
 {
 	fprintf(file,
-		"programs=%" PRIu64 " covered=%u edges=%u corpus=%u late=%"
+		"programs=%" PRIu64 " new=%" PRIu64
+		" covered=%u edges=%u corpus=%u late=%"
 		PRIu64 " gave_up=%" PRIu64 " seconds=%.0f seed=%" PRIu64 "\n",
-		run_counts.programs, cover_nr_pcs(), corpus_nr_edges, corpus_nr,
+		run_counts.programs, made, cover_nr_pcs(), corpus_nr_edges, corpus_nr,
 		run_counts.late, run_counts.gave_up,
 		(double)(now_ns() - begin) / NSEC_PER_SEC, options.seed);
 	fflush(file);
@@ -100,14 +102,18 @@ static bool fuzz_once(struct rnd *rnd, const char *found)
 		other = *corpus_pick(rnd);
 		program_mutate(&program, &other, rnd);
 	}
+	made++;
 	return options.blind ? run_program(&program) :
 			       corpus_try(&program, found);
 }
 
-/* All of the corpus stays, also where the time does not suffice to run it. */
+/*
+ * All of the corpus stays, also where half of the time does not suffice to run
+ * it: the other half is for what is new.
+ */
 static bool seed_in_time(const struct program *p)
 {
-	if (options.blind || now_ns() >= end)
+	if (options.blind || now_ns() >= begin + (end - begin) / 2)
 		return corpus_keep(p);
 	return corpus_seed(p);
 }
