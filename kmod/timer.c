@@ -42,6 +42,16 @@ static void kevent_timer_forward(struct kevent_timer *t)
 		t->expiries += hrtimer_forward_now(&t->timer, t->interval);
 }
 
+/* True where the caller has to call kevent_wake_pollers(). */
+static bool kevent_timer_expired_locked(struct kevent_timer *t)
+{
+	if (t->interval)
+		kevent_timer_forward(t);
+	else
+		t->expiries = 1;
+	return kevent_ready_locked(&t->kevent);
+}
+
 static enum hrtimer_restart kevent_timer_expire(struct hrtimer *timer)
 {
 	struct kevent_timer *t = container_of(timer, struct kevent_timer, timer);
@@ -50,13 +60,8 @@ static enum hrtimer_restart kevent_timer_expire(struct hrtimer *timer)
 	bool wake = false;
 
 	spin_lock_irqsave(&user->lock, flags);
-	if (!t->stopped) {
-		if (t->interval)
-			kevent_timer_forward(t);
-		else
-			t->expiries = 1;
-		wake = kevent_ready_locked(&t->kevent);
-	}
+	if (!t->stopped)
+		wake = kevent_timer_expired_locked(t);
 	spin_unlock_irqrestore(&user->lock, flags);
 	if (wake)
 		kevent_wake_pollers(user, true);
@@ -81,11 +86,15 @@ static int kevent_timer_check(const struct kevent_request *req)
 	return kevent_timer_due(req, &expires, &base);
 }
 
-/* Starts the timer, which is not running. */
+/*
+ * Starts the timer, which is not running.  If it is due by now the next WAIT
+ * finds it, and does not have to hope that the interrupt comes first.
+ */
 static void kevent_timer_start(struct kevent_timer *t, ktime_t expires,
 			       clockid_t base, ktime_t interval)
 {
 	struct kevent_user *user = t->kevent.user;
+	bool wake = false;
 
 	spin_lock_irq(&user->lock);
 	/* whoever looks at it holds the lock, and nobody has it set */
@@ -94,8 +103,14 @@ static void kevent_timer_start(struct kevent_timer *t, ktime_t expires,
 	t->expiries = 0;
 	t->peeked = 0;
 	t->stopped = false;
-	hrtimer_start(&t->timer, expires, HRTIMER_MODE_ABS);
+	hrtimer_set_expires(&t->timer, expires);
+	if (hrtimer_expires_remaining(&t->timer) <= 0)
+		wake = kevent_timer_expired_locked(t);
+	else
+		hrtimer_start_expires(&t->timer, HRTIMER_MODE_ABS);
 	spin_unlock_irq(&user->lock);
+	if (wake)
+		kevent_wake_pollers(user, false);
 }
 
 static int kevent_timer_enqueue(struct kevent *k,
@@ -137,6 +152,7 @@ static int kevent_timer_modify(struct kevent *k,
 		t->expiries = 0;
 		t->peeked = 0;
 		kevent_forget_locked(k);
+		k->state &= ~KEVENT_AGAIN;
 	}
 	spin_unlock_irq(&k->user->lock);
 	if (!alive)
