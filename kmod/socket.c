@@ -6,7 +6,9 @@
 #include <linux/file.h>
 #include <linux/net.h>
 #include <linux/poll.h>
+#include <linux/skbuff.h>
 #include <linux/socket.h>
+#include <linux/udp.h>
 #include <net/sock.h>
 #include <net/tcp.h>
 #include <net/tcp_states.h>
@@ -95,29 +97,29 @@ static int kevent_tcp_readable(const struct sock *sk)
 	return len;
 }
 
-/* What is at the head of the queue that nearly all datagrams go through. */
-static int kevent_datagram_readable(struct sock *sk)
+/* What is at the head of @queue: false where it is empty. */
+static bool kevent_first_datagram(struct sk_buff_head *queue, int *len)
 {
 	const struct sk_buff *skb;
 	unsigned long flags;
-	int len;
 
-	spin_lock_irqsave(&sk->sk_receive_queue.lock, flags);
-	skb = skb_peek(&sk->sk_receive_queue);
-	len = skb ? skb->len : 0;
-	spin_unlock_irqrestore(&sk->sk_receive_queue.lock, flags);
-	return len;
+	spin_lock_irqsave(&queue->lock, flags);
+	skb = skb_peek(queue);
+	if (skb)
+		*len = skb->len;
+	spin_unlock_irqrestore(&queue->lock, flags);
+	return skb;
 }
 
-/* UDP has one more in front of it, and leaves out what was damaged. */
-static int kevent_udp_readable(struct socket *sock)
+/* Nearly all datagrams go through one queue; UDP has another in front of it. */
+static int kevent_datagram_readable(struct sock *sk)
 {
-	struct msghdr msg = { .msg_flags = MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT };
+	int len = 0;
 
-	/* a pending error would be taken away by this */
-	if (READ_ONCE(sock->sk->sk_err))
-		return 0;
-	return kernel_recvmsg(sock, &msg, NULL, 0, 0, msg.msg_flags);
+	if (!kevent_socket_is_udp(sk) ||
+	    !kevent_first_datagram(&udp_sk(sk)->reader_queue, &len))
+		kevent_first_datagram(&sk->sk_receive_queue, &len);
+	return len;
 }
 
 /*
@@ -125,9 +127,8 @@ static int kevent_udp_readable(struct socket *sock)
  * lock that is held while somebody reads: a WAIT, or a poll(2) of the queue,
  * would have to wait for who shares the socket, and that may take for ever.
  */
-static u64 kevent_socket_readable(struct socket *sock)
+static u64 kevent_socket_readable(struct sock *sk)
 {
-	struct sock *sk = sock->sk;
 	int len = 0;
 
 	if (kevent_socket_is_tcp(sk))
@@ -136,8 +137,6 @@ static u64 kevent_socket_readable(struct socket *sock)
 	else if (sk->sk_family == AF_UNIX && sk->sk_type == SOCK_STREAM)
 		len = kevent_unix_readable(sk);
 #endif
-	else if (kevent_socket_is_udp(sk))
-		len = kevent_udp_readable(sock);
 	else if (sk->sk_type == SOCK_DGRAM || sk->sk_type == SOCK_RAW ||
 		 sk->sk_type == SOCK_SEQPACKET)
 		len = kevent_datagram_readable(sk);
@@ -153,16 +152,16 @@ static u64 kevent_socket_writable(const struct sock *sk)
 	return space > 0 ? space : 0;
 }
 
-static u64 kevent_socket_data(struct socket *sock, u32 events, u32 flags)
+static u64 kevent_socket_data(struct sock *sk, u32 events, u32 flags)
 {
 	if (events & KEVENT_SOCKET_ACCEPT)
-		return kevent_socket_backlog(sock->sk);
+		return kevent_socket_backlog(sk);
 	if (!(flags & KEVENT_BYTES))
 		return 0;
 	if (events & KEVENT_SOCKET_RECV)
-		return kevent_socket_readable(sock);
+		return kevent_socket_readable(sk);
 	if (events & KEVENT_SOCKET_SEND)
-		return kevent_socket_writable(sock->sk);
+		return kevent_socket_writable(sk);
 	return 0;
 }
 
@@ -180,7 +179,7 @@ static u32 kevent_socket_poll(struct kevent *k, struct kevent_event *event)
 	events = kevent_socket_events(sock->sk, mask);
 	events &= READ_ONCE(k->events) | KEVENT_SOCKET_ERR | KEVENT_SOCKET_HUP;
 	if (event)
-		event->data = kevent_socket_data(sock, events,
+		event->data = kevent_socket_data(sock->sk, events,
 						 READ_ONCE(k->flags));
 	fput(file);
 	return events;

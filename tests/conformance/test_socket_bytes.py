@@ -19,6 +19,8 @@ from .support import now, one, until_polled
 
 pytestmark = pytest.mark.needs("SOCKET")
 
+# <asm/socket.h>; Python has no name for it.
+SO_PEEK_OFF = 42
 RECV, SEND, ACCEPT = SocketEvents.RECV, SocketEvents.SEND, SocketEvents.ACCEPT
 
 
@@ -69,6 +71,19 @@ def test_data_is_the_size_of_the_first_datagram(queue: Queue, ends: Pair) -> Non
         assert one(queue).data == readable(near) == size
         near.recv(1000)
     assert now(queue) == []
+
+
+@kinds(DATAGRAMS)
+def test_counting_leaves_the_socket_as_it_was(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    near.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+    queue.add(pykevent.socket_event(near, RECV, Flags.BYTES))
+    far.send(b"first")
+    far.send(b"second one")
+    for _ in range(3):
+        assert one(queue).data == 5
+    assert near.recv(1000, socket.MSG_PEEK) == b"first"
+    assert near.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF) == 5
 
 
 @kinds(STREAMS)
