@@ -78,8 +78,8 @@ static int kevent_change_all(struct kevent_user *user, unsigned int op,
 			return -EFAULT;
 		if (!op || !req.op)
 			ret = kevent_change(user, op ?: req.op, &req);
-		/* by a fatal signal, before anything was changed */
-		if (ret == -EINTR)
+		/* it kept us from the queue's lock: nothing was changed */
+		if (ret == -EINTR && fatal_signal_pending(current))
 			return ret;
 		*changed += !ret;
 		if (put_user(ret, &reqs[i].result))
