@@ -7,7 +7,8 @@
  * shared by all who watch a file of that inode (all eventfds share one), is
  * told, and the table of watched closes says whose kevents hang on the file.
  * They are unhooked there and then, under the lock of their bucket, which is
- * also what taking them off by hand needs: each is unhooked once.
+ * also what taking them off by hand needs: each is unhooked once.  All that
+ * follow one inode are in one bucket, so nobody looks through the others'.
  *
  * The mark may go before the file does: when the master of a pty goes, its
  * slave's inode is unlinked.  Then the kevents end with it, and say so.
@@ -31,17 +32,22 @@
 
 #define KEVENT_CLOSE_BITS	12
 
-/* How many kevents of one file end before the lock is let go for a moment. */
+/*
+ * How many of a bucket are looked at before its lock is let go for a moment.
+ * Interrupts are off meanwhile, so that a queue's pollers are woken once.
+ */
 #define KEVENT_CLOSE_HOLD	64
 
 /**
  * struct kevent_mark - our mark on an inode
  * @fsn:	what fsnotify knows of it
  * @users:	how many struct kevent_close refer to it; under the mutex
+ * @bucket:	where these are, if they follow more than their file
  */
 struct kevent_mark {
 	struct fsnotify_mark fsn;
 	unsigned long users;
+	unsigned int bucket;
 };
 
 struct kevent_close_bucket {
@@ -89,9 +95,15 @@ void kevent_marks_wait(void)
 	fsnotify_wait_marks_destroyed();
 }
 
+/* An inode that all files of a kind share does not go before we do. */
 static unsigned int kevent_close_hash(const struct file *file)
 {
-	return hash_ptr(file, KEVENT_CLOSE_BITS);
+	const struct inode *inode = file_inode(file);
+	const void *key = inode;
+
+	if (inode->i_sb->s_magic == ANON_INODE_FS_MAGIC)
+		key = file;
+	return hash_ptr(key, KEVENT_CLOSE_BITS);
 }
 
 /**
@@ -153,7 +165,7 @@ u32 kevent_close_pinned(void)
 	return kevent_pinned;
 }
 
-static struct kevent_mark *kevent_mark_alloc(void)
+static struct kevent_mark *kevent_mark_alloc(unsigned int bucket)
 {
 	struct kevent_mark *mark;
 
@@ -161,6 +173,7 @@ static struct kevent_mark *kevent_mark_alloc(void)
 	if (!mark)
 		return NULL;
 	kevent_mark_born();
+	mark->bucket = bucket;
 	fsnotify_init_mark(&mark->fsn, kevent_close_group);
 	mark->fsn.mask = FS_CLOSE_WRITE | FS_CLOSE_NOWRITE;
 	return mark;
@@ -206,7 +219,8 @@ static struct kevent_mark *kevent_mark_get_locked(struct inode *inode,
  * The mark of an inode, new or old, with one more user.  What we allocate for
  * it we do without the mutex, which is everybody's.
  */
-static struct kevent_mark *kevent_mark_get(struct inode *inode)
+static struct kevent_mark *kevent_mark_get(struct inode *inode,
+					   unsigned int bucket)
 {
 	struct kevent_mark *mark, *fresh = NULL;
 
@@ -219,7 +233,7 @@ static struct kevent_mark *kevent_mark_get(struct inode *inode)
 		mutex_unlock(&kevent_close_mutex);
 		if (mark)
 			break;
-		fresh = kevent_mark_alloc();
+		fresh = kevent_mark_alloc(bucket);
 		if (!fresh)
 			return ERR_PTR(-ENOMEM);
 	}
@@ -286,7 +300,7 @@ int kevent_close_watch(struct kevent_close *close, struct kevent *k,
 	close->bucket = kevent_close_hash(file);
 	bucket = &kevent_close_table[close->bucket];
 	for (;;) {
-		mark = kevent_mark_get(file_inode(file));
+		mark = kevent_mark_get(file_inode(file), close->bucket);
 		if (IS_ERR(mark))
 			return PTR_ERR(mark);
 		close->mark = mark;
@@ -327,26 +341,33 @@ static void kevent_close_end(struct kevent_close_bucket *bucket,
 			     const struct file *file,
 			     const struct kevent_mark *mark)
 {
-	struct kevent_close *close;
-	struct hlist_node *next;
-	unsigned int held;
+	/* keeps our place in the list; to everybody else nothing of interest */
+	struct kevent_close place = {};
+	struct hlist_node *node, *next;
+	unsigned int held = 0;
 
-again:
-	held = 0;
-	spin_lock(&bucket->lock);
-	hlist_for_each_entry_safe(close, next, &bucket->list, node) {
-		if (file ? close->file != file : close->mark != mark)
+	spin_lock_irq(&bucket->lock);
+	for (node = bucket->list.first; node; node = next) {
+		struct kevent_close *close;
+
+		close = hlist_entry(node, struct kevent_close, node);
+		next = node->next;
+		if (file ? close->file == file : close->mark == mark) {
+			hlist_del_init(&close->node);
+			WRITE_ONCE(close->file, NULL);
+			close->kevent->ops->closed(close->kevent, !file);
+		}
+		if (++held < KEVENT_CLOSE_HOLD || !next)
 			continue;
-		hlist_del_init(&close->node);
-		WRITE_ONCE(close->file, NULL);
-		close->kevent->ops->closed(close->kevent, !file);
-		if (++held < KEVENT_CLOSE_HOLD)
-			continue;
-		spin_unlock(&bucket->lock);
+		held = 0;
+		hlist_add_before(&place.node, next);
+		spin_unlock_irq(&bucket->lock);
 		cond_resched();
-		goto again;
+		spin_lock_irq(&bucket->lock);
+		next = place.node.next;
+		hlist_del(&place.node);
 	}
-	spin_unlock(&bucket->lock);
+	spin_unlock_irq(&bucket->lock);
 }
 
 static int kevent_close_event(struct fsnotify_group *group, u32 mask,
@@ -370,13 +391,10 @@ static void kevent_close_freeing(struct fsnotify_mark *fsn,
 				 struct fsnotify_group *group)
 {
 	struct kevent_mark *mark = container_of(fsn, struct kevent_mark, fsn);
-	unsigned int i;
 
 	/* our own doing, when the last user went? */
-	if (!READ_ONCE(mark->users))
-		return;
-	for (i = 0; i < 1 << KEVENT_CLOSE_BITS; i++)
-		kevent_close_end(&kevent_close_table[i], NULL, mark);
+	if (READ_ONCE(mark->users))
+		kevent_close_end(&kevent_close_table[mark->bucket], NULL, mark);
 }
 
 static void kevent_close_free(struct fsnotify_mark *fsn)
@@ -427,7 +445,8 @@ int kevent_close_init(void)
 	kevent_mark_cache = KMEM_CACHE(kevent_mark, SLAB_ACCOUNT);
 	if (!kevent_mark_cache)
 		goto table;
-	kevent_close_group = fsnotify_alloc_group(&kevent_close_ops, 0);
+	kevent_close_group = fsnotify_alloc_group(&kevent_close_ops,
+						  FSNOTIFY_GROUP_NOFS);
 	if (IS_ERR(kevent_close_group)) {
 		ret = PTR_ERR(kevent_close_group);
 		goto cache;

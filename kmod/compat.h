@@ -49,6 +49,14 @@ static inline bool kevent_file_notifies(const struct file *file)
 #endif
 }
 
+/*
+ * A group whose lock is not held while memory is reclaimed from file systems,
+ * which may want it to end a mark: all of them are, where there is no flag.
+ */
+#ifndef FSNOTIFY_GROUP_NOFS
+#define FSNOTIFY_GROUP_NOFS	0
+#endif
+
 static inline struct fsnotify_mark *
 kevent_find_inode_mark(struct inode *inode, struct fsnotify_group *group)
 {
