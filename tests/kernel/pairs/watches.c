@@ -265,6 +265,12 @@ bool check_take(struct arena *a, const struct take *t)
 	return bell;
 }
 
+/* Its kevents keep it open, so they live on when it is closed. */
+static bool is_pinned(const struct arena *a, enum kind kind)
+{
+	return a->pinned & kinds[kind].file;
+}
+
 static uint32_t pick_flags(const struct arena *a, struct rnd *rnd,
 			   enum kind kind)
 {
@@ -274,7 +280,7 @@ static uint32_t pick_flags(const struct arena *a, struct rnd *rnd,
 	};
 	uint32_t flags = modes[rnd_below(rnd, ARRAY_SIZE(modes))];
 
-	if ((FILES & BIT(kind)) && !(a->pinned & kinds[kind].file) &&
+	if ((FILES & BIT(kind)) && !is_pinned(a, kind) &&
 	    !rnd_below(rnd, 3))
 		flags |= KEVENT_NOTIFY_BROKEN;
 	if (kinds[kind].type == KEVENT_SOCKET && !rnd_below(rnd, 4))
@@ -331,7 +337,7 @@ void begin_watches(struct arena *a)
 
 /*
  * All is over: what is left is delivered, and nothing of a file that is closed,
- * but what an inode had to tell before it was.
+ * unless it is pinned, but what an inode had to tell before it was.
  */
 static bool check_left(const struct arena *a, const struct take *t)
 {
@@ -351,7 +357,7 @@ static bool check_left(const struct arena *a, const struct take *t)
 		if (ev->cookie >> 56 != COOKIE_MARK || !(FILES & BIT(kind)) ||
 		    (ev->flags & KEVENT_EVENT_BROKEN))
 			continue;
-		if (!is_open(watched_fd(kind, slot)) &&
+		if (!is_open(watched_fd(kind, slot)) && !is_pinned(a, kind) &&
 		    !(kind == INODE &&
 		      (a->flags[kind][slot] & KEVENT_NOTIFY_BROKEN)))
 			bad_event(t, ev, "of a file that is closed");
