@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/hash.h>
+#include <linux/hashtable.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -54,7 +55,8 @@ struct kevent_watches {
 static struct hlist_head *kevent_watches;
 static unsigned int kevent_watches_bits;
 static DEFINE_MUTEX(kevent_watches_mutex);
-static HLIST_HEAD(kevent_accounts);
+/* A user may have many ids to open queues by. */
+static DEFINE_HASHTABLE(kevent_accounts, 10);
 static DEFINE_MUTEX(kevent_accounts_mutex);
 
 /**
@@ -101,12 +103,12 @@ struct kevent_account *kevent_account_get(void)
 		return NULL;
 	fresh->uid = uid;
 	mutex_lock(&kevent_accounts_mutex);
-	hlist_for_each_entry(account, &kevent_accounts, node)
+	hash_for_each_possible(kevent_accounts, account, node, __kuid_val(uid))
 		if (uid_eq(account->uid, uid))
 			goto found;
 	account = fresh;
 	fresh = NULL;
-	hlist_add_head(&account->node, &kevent_accounts);
+	hash_add(kevent_accounts, &account->node, __kuid_val(uid));
 found:
 	account->refs++;
 	mutex_unlock(&kevent_accounts_mutex);
@@ -120,12 +122,17 @@ found:
  */
 void kevent_account_put(struct kevent_account *account)
 {
+	bool last;
+
 	mutex_lock(&kevent_accounts_mutex);
-	if (!--account->refs) {
-		hlist_del(&account->node);
-		kfree(account);
-	}
+	last = !--account->refs;
+	if (last)
+		hash_del(&account->node);
 	mutex_unlock(&kevent_accounts_mutex);
+	if (!last)
+		return;
+	kevent_inode_account_exit(account);
+	kfree(account);
 }
 
 /**
@@ -162,14 +169,14 @@ void kevent_uncharge(struct kevent_user *user)
  * kevent_charge_pin - account for one more file that is held
  * @account:	of the user
  *
- * Files that are open by their kevents alone count like descriptors do, and
- * like files on their way through UNIX sockets, against RLIMIT_NOFILE.
+ * All those of a user together are no more than one of its processes could
+ * have open: the soft limit is for what a single one does by mistake.
  *
  * Return: 0, or -EMFILE where there are too many
  */
 int kevent_charge_pin(struct kevent_account *account)
 {
-	if (atomic_long_inc_return(&account->pins) <= rlimit(RLIMIT_NOFILE) ||
+	if (atomic_long_inc_return(&account->pins) <= rlimit_max(RLIMIT_NOFILE) ||
 	    capable(CAP_SYS_RESOURCE))
 		return 0;
 	atomic_long_dec(&account->pins);
@@ -185,9 +192,13 @@ void kevent_uncharge_pin(struct kevent_account *account)
 	atomic_long_dec(&account->pins);
 }
 
-static struct hlist_head *kevent_watches_bucket(const struct inode *inode)
+static struct hlist_head *
+kevent_watches_bucket(const struct kevent_account *account,
+		      const struct inode *inode)
 {
-	return &kevent_watches[hash_ptr(inode, kevent_watches_bits)];
+	unsigned long key = (unsigned long)inode ^ hash_ptr(account, 32);
+
+	return &kevent_watches[hash_long(key, kevent_watches_bits)];
 }
 
 static struct kevent_watches *
@@ -196,7 +207,7 @@ kevent_watches_find(const struct kevent_account *account,
 {
 	struct kevent_watches *w;
 
-	hlist_for_each_entry(w, kevent_watches_bucket(inode), node)
+	hlist_for_each_entry(w, kevent_watches_bucket(account, inode), node)
 		if (w->inode == inode && w->account == account)
 			return w;
 	return NULL;
@@ -225,7 +236,7 @@ int kevent_charge_watch(const struct kevent_account *account,
 	if (w->count >= READ_ONCE(kevent_max_watches)) {
 		ret = -ENOSPC;
 	} else if (!w->count++) {
-		hlist_add_head(&w->node, kevent_watches_bucket(inode));
+		hlist_add_head(&w->node, kevent_watches_bucket(account, inode));
 		fresh = NULL;
 	}
 	mutex_unlock(&kevent_watches_mutex);

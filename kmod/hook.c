@@ -15,7 +15,7 @@
 #include <linux/fs.h>
 #include <linux/net.h>
 #include <linux/preempt.h>
-#include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <net/sock.h>
 
@@ -25,7 +25,7 @@
 /* How deep a queue of queues is looked into. */
 #define KEVENT_MAX_DEPTH	5
 
-/* How many queues may be woken by one, directly or through others. */
+/* Who watches what watches others may itself be watched by so many, in all. */
 #define KEVENT_MAX_WATCHERS	1000
 
 struct kevent_hooking {
@@ -43,39 +43,57 @@ struct kevent_hooking {
 static DEFINE_MUTEX(kevent_loop_mutex);
 static struct task_struct *kevent_loop_task;
 static LIST_HEAD(kevent_loop_queues);
-static unsigned int kevent_loop_reached;
+static unsigned int kevent_loop_called;	/* kevents; epolls can make them many */
+static unsigned int kevent_loop_woken;	/* whoever it is, by our own queues */
 
 static void kevent_loop_reach(struct kevent_user *user)
 {
-	if (!list_empty(&user->loop_node) ||
-	    kevent_loop_reached > KEVENT_MAX_WATCHERS)
+	if (++kevent_loop_called > KEVENT_MAX_WATCHERS ||
+	    !list_empty(&user->loop_node))
 		return;
-	kevent_loop_reached++;
 	/* there is a kevent in it, so it has not been let go */
 	kevent_user_hold(user);
 	list_add_tail(&user->loop_node, &kevent_loop_queues);
 }
 
+/* Wakes those who poll @user, unless they are too many. */
+static int kevent_loop_step(struct kevent_user *user)
+{
+	wait_queue_head_t *head = &user->poll_wait;
+	struct list_head *pos;
+
+	spin_lock_irq(&head->lock);
+	list_for_each(pos, &head->head)
+		if (++kevent_loop_woken > KEVENT_MAX_WATCHERS)
+			break;
+	spin_unlock_irq(&head->lock);
+	if (kevent_loop_woken > KEVENT_MAX_WATCHERS)
+		return -ELOOP;
+	__wake_up(head, TASK_NORMAL, 0, NULL);
+	if (kevent_loop_called > KEVENT_MAX_WATCHERS)
+		return -ELOOP;
+	return fatal_signal_pending(current) ? -EINTR : 0;
+}
+
 /*
  * Whether a wake-up of those who poll @user can come back to @user, or reaches
- * more queues than anybody should have to wake.
+ * more of them than anybody should have to search.
  */
 static int kevent_loop_check(struct kevent_user *user)
 {
 	struct kevent_user *pos, *next;
-	int ret = 0;
+	int ret;
 
 	if (mutex_lock_killable(&kevent_loop_mutex))
 		return -EINTR;
-	kevent_loop_reached = 0;
+	kevent_loop_called = 0;
+	kevent_loop_woken = 0;
 	WRITE_ONCE(kevent_loop_task, current);
-	__wake_up(&user->poll_wait, TASK_NORMAL, 0, NULL);
+	ret = kevent_loop_step(user);
 	list_for_each_entry(pos, &kevent_loop_queues, loop_node) {
-		if (pos == user || kevent_loop_reached > KEVENT_MAX_WATCHERS) {
-			ret = -ELOOP;
+		if (ret)
 			break;
-		}
-		__wake_up(&pos->poll_wait, TASK_NORMAL, 0, NULL);
+		ret = pos == user ? -ELOOP : kevent_loop_step(pos);
 		cond_resched();
 	}
 	WRITE_ONCE(kevent_loop_task, NULL);

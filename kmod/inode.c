@@ -99,7 +99,6 @@ struct kevent_inode {
 	struct kevent_occurrence overflow;
 };
 
-static struct fsnotify_group *kevent_inode_group;
 static struct kmem_cache *kevent_watch_cache;
 
 static const struct {
@@ -352,19 +351,59 @@ static const struct fsnotify_ops kevent_inode_fsn_ops = {
 	.free_mark	= kevent_inode_free_mark,
 };
 
-static struct kevent_watch *kevent_watch_add(struct kevent_inode *ki,
+/*
+ * Each user has a group, the lock of which is held while the entries of a
+ * directory are told that it is watched: as long as they are many.
+ */
+static struct fsnotify_group *
+kevent_inode_group(struct kevent_account *account)
+{
+	struct fsnotify_group *group, *fresh;
+
+	/* pairs with cmpxchg(): its fields, too, are there */
+	group = smp_load_acquire(&account->inode_group);
+	if (group)
+		return group;
+	fresh = fsnotify_alloc_group(&kevent_inode_fsn_ops,
+				     FSNOTIFY_GROUP_DUPS | FSNOTIFY_GROUP_NOFS);
+	if (IS_ERR(fresh))
+		return fresh;
+	group = cmpxchg(&account->inode_group, NULL, fresh);
+	if (!group)
+		return fresh;
+	fsnotify_put_group(fresh);
+	return group;
+}
+
+/**
+ * kevent_inode_account_exit - the last queue of a user is gone
+ * @account:	of the user
+ *
+ * The marks hold the group until they are freed.
+ */
+void kevent_inode_account_exit(struct kevent_account *account)
+{
+	if (account->inode_group)
+		fsnotify_put_group(account->inode_group);
+}
+
+static struct kevent_watch *kevent_watch_add(struct kevent_account *account,
+					     struct kevent_inode *ki,
 					     struct inode *inode, u32 mask)
 {
+	struct fsnotify_group *group = kevent_inode_group(account);
 	struct kevent_watch *w;
 	int ret;
 
+	if (IS_ERR(group))
+		return ERR_CAST(group);
 	w = kmem_cache_zalloc(kevent_watch_cache, KEVENT_GFP);
 	if (!w)
 		return ERR_PTR(-ENOMEM);
 	kevent_mark_born();
 	w->memcg = get_mem_cgroup_from_mm(current->mm);
 	spin_lock_init(&w->lock);
-	fsnotify_init_mark(&w->fsn, kevent_inode_group);
+	fsnotify_init_mark(&w->fsn, group);
 	w->fsn.mask = mask;
 	w->owner = ki;
 	w->nameless = !inode->i_nlink;
@@ -383,7 +422,7 @@ static void kevent_watch_remove(struct kevent_watch *w)
 	spin_lock(&w->lock);
 	w->owner = NULL;
 	spin_unlock(&w->lock);
-	fsnotify_destroy_mark(&w->fsn, kevent_inode_group);
+	fsnotify_destroy_mark(&w->fsn, w->fsn.group);
 	fsnotify_put_mark(&w->fsn);
 }
 
@@ -401,13 +440,23 @@ static u32 kevent_inode_wanted(const struct kevent_request *req)
 				    1U);
 }
 
+static const struct path *kevent_inode_path(const struct kevent_target *target)
+{
+	return target->path ?: &target->file->f_path;
+}
+
+static int kevent_inode_permit(const struct kevent_target *target)
+{
+	return path_permission(kevent_inode_path(target), MAY_READ);
+}
+
 static int kevent_inode_enqueue(struct kevent *k,
 				const struct kevent_request *req,
 				const struct kevent_target *target)
 {
-	const struct path *path = target->path ?: &target->file->f_path;
+	struct inode *inode = d_backing_inode(kevent_inode_path(target)->dentry);
+	struct kevent_account *account = k->user->account;
 	struct kevent_inode *ki = to_kevent_inode(k);
-	struct inode *inode = d_backing_inode(path->dentry);
 	struct kevent_watch *w;
 	int ret;
 
@@ -417,9 +466,6 @@ static int kevent_inode_enqueue(struct kevent *k,
 	ki->overflow.item.kevent = k;
 	ki->limit = kevent_inode_wanted(req);
 	ki->inode = inode;
-	ret = path_permission(path, MAY_READ);
-	if (ret)
-		return ret;
 	if (target->file) {
 		if (!kevent_file_notifies(target->file))
 			return -EOPNOTSUPP;
@@ -427,12 +473,13 @@ static int kevent_inode_enqueue(struct kevent *k,
 		if (ret)
 			return ret;
 	}
-	ret = kevent_charge_watch(k->user->account, inode);
+	ret = kevent_charge_watch(account, inode);
 	if (ret)
 		return ret;
-	w = kevent_watch_add(ki, inode, kevent_inode_mask(req->events, inode));
+	w = kevent_watch_add(account, ki, inode,
+			     kevent_inode_mask(req->events, inode));
 	if (IS_ERR(w)) {
-		kevent_uncharge_watch(k->user->account, inode);
+		kevent_uncharge_watch(account, inode);
 		return PTR_ERR(w);
 	}
 	ki->watch = w;
@@ -489,7 +536,7 @@ static int kevent_inode_widen(struct kevent_inode *ki, u32 events)
 		goto put;
 	before = fsn->mask;
 	kevent_watch_set_mask(fsn, mask);
-	passing = kevent_watch_add(NULL, inode, mask);
+	passing = kevent_watch_add(ki->kevent.user->account, NULL, inode, mask);
 	if (IS_ERR(passing)) {
 		/* the inode has not heard of it: the next MODIFY must see to that */
 		kevent_watch_set_mask(fsn, before);
@@ -620,21 +667,12 @@ static const char *kevent_inode_close_name(const struct kevent *k)
 static int kevent_inode_init(void)
 {
 	kevent_watch_cache = KMEM_CACHE(kevent_watch, SLAB_ACCOUNT);
-	if (!kevent_watch_cache)
-		return -ENOMEM;
-	kevent_inode_group = fsnotify_alloc_group(&kevent_inode_fsn_ops,
-						  FSNOTIFY_GROUP_DUPS);
-	if (IS_ERR(kevent_inode_group)) {
-		kmem_cache_destroy(kevent_watch_cache);
-		return PTR_ERR(kevent_inode_group);
-	}
-	return 0;
+	return kevent_watch_cache ? 0 : -ENOMEM;
 }
 
 static void kevent_inode_exit(void)
 {
 	kevent_marks_wait();
-	fsnotify_put_group(kevent_inode_group);
 	kmem_cache_destroy(kevent_watch_cache);
 }
 
@@ -649,6 +687,7 @@ const struct kevent_ops kevent_inode_ops = {
 	.init		= kevent_inode_init,
 	.exit		= kevent_inode_exit,
 	.check		= kevent_inode_check,
+	.permit		= kevent_inode_permit,
 	.enqueue	= kevent_inode_enqueue,
 	.modify		= kevent_inode_modify,
 	.dequeue	= kevent_inode_dequeue,
@@ -668,6 +707,7 @@ const struct kevent_ops kevent_path_ops = {
 	.events		= KEVENT_INODE_EVENTS,
 	.flags		= KEVENT_NOFOLLOW,
 	.check		= kevent_inode_check,
+	.permit		= kevent_inode_permit,
 	.enqueue	= kevent_inode_enqueue,
 	.modify		= kevent_inode_modify,
 	.dequeue	= kevent_inode_dequeue,

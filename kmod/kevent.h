@@ -20,6 +20,7 @@
 
 #include "kevent_uapi.h"
 
+struct fsnotify_group;
 struct inode;
 struct seq_file;
 struct kevent;
@@ -64,7 +65,8 @@ struct kevent_item {
  * @kevents:	how many
  * @events:	inode events that wait in them
  * @pins:	files that they hold
- * @node:	in the list of all accounts
+ * @inode_group: inode.c: of their marks, once there has been one
+ * @node:	in the table of all accounts
  */
 struct kevent_account {
 	kuid_t uid;
@@ -72,6 +74,7 @@ struct kevent_account {
 	atomic_long_t kevents;
 	atomic_long_t events;
 	atomic_long_t pins;
+	struct fsnotify_group *inode_group;
 	struct hlist_node node;
 };
 
@@ -84,6 +87,7 @@ struct kevent_account {
  * @ready_list:	items to deliver, first come first served
  * @ready:	how many
  * @waiters:	sleeping threads, in the order they came
+ * @least:	none of them is content with fewer events
  * @dead:	kevents to be removed by whoever takes @mutex next
  * @nr_dead:	how many
  * @claims:	items that are claimed
@@ -105,6 +109,7 @@ struct kevent_user {
 	struct list_head ready_list;
 	unsigned long ready;
 	struct list_head waiters;
+	unsigned long least;
 	struct list_head dead;
 	unsigned long nr_dead;
 	unsigned long claims;
@@ -144,6 +149,8 @@ struct kevent_target {
  * @init:	at load; may be NULL
  * @exit:	at unload; may be NULL
  * @check:	looks at the parameters of a request: 0 or -errno; may be NULL
+ * @permit:	whether the caller may add this: 0 or -errno; may be NULL.  No
+ *		lock held, for a file system may be asked and take its time
  * @enqueue:	hangs a new kevent on its storage and enqueues it where it is
  *		ready already: 0 or -errno.  Under the queue's mutex, may sleep
  * @modify:	takes over the parameters of a request: 0 or -errno; the rest has
@@ -180,6 +187,7 @@ struct kevent_ops {
 	int (*init)(void);
 	void (*exit)(void);
 	int (*check)(const struct kevent_request *req);
+	int (*permit)(const struct kevent_target *target);
 	int (*enqueue)(struct kevent *k, const struct kevent_request *req,
 		       const struct kevent_target *target);
 	int (*modify)(struct kevent *k, const struct kevent_request *req,
@@ -359,8 +367,13 @@ static inline int kevent_user_post(struct kevent *k, u64 data)
 #endif
 
 #ifdef KEVENT_HAVE_INODE
+void kevent_inode_account_exit(struct kevent_account *account);
 u32 kevent_inode_limit(void);
 #else
+static inline void kevent_inode_account_exit(struct kevent_account *account)
+{
+}
+
 static inline u32 kevent_inode_limit(void)
 {
 	return 0;

@@ -15,7 +15,8 @@
  * user->poll_wait's own lock is taken below all of these but user->lock, which
  * is never held then.  The callback of a source therefore leaves that to an
  * irq_work: no chain of wake-ups goes through two queues under the locks of the
- * first, and where one activity makes many kevents ready, pollers are woken once.
+ * first, and where one activity makes many kevents of a queue ready with interrupts
+ * off, its pollers are woken once.
  *
  * Sources call back in any context, under the provider's lock: they take
  * user->lock, put the kevent on the ready list, wake, and that is all.  WAIT
@@ -92,6 +93,7 @@ struct kevent_user *kevent_user_alloc(void)
 	}
 	mutex_init(&user->mutex);
 	user->tree = RB_ROOT;
+	user->least = ULONG_MAX;
 	spin_lock_init(&user->lock);
 	INIT_LIST_HEAD(&user->ready_list);
 	INIT_LIST_HEAD(&user->waiters);
@@ -424,6 +426,9 @@ static int kevent_add_target(struct kevent_user *user,
 	struct kevent *k;
 	int ret;
 
+	ret = ops->permit ? ops->permit(target) : 0;
+	if (ret)
+		return ret;
 	k = kevent_alloc_or_reap(user, ops);
 	if (!k)
 		return -ENOMEM;

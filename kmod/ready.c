@@ -31,18 +31,28 @@ static inline bool kevent_is_own(const struct kevent_item *item)
 	return item == &item->kevent->item;
 }
 
-/* Wakes the first waiter that has not been woken and whose wish can be met. */
+/*
+ * Wakes the first waiter that has not been woken and whose wish can be met.
+ * Where there is none it is known how many events the next one will take, so
+ * that not everything that happens looks at all who sleep.
+ */
 static void kevent_wake_one_locked(struct kevent_user *user)
 {
+	unsigned long least = ULONG_MAX;
 	struct kevent_waiter *w;
 
+	if (user->ready < user->least)
+		return;
 	list_for_each_entry(w, &user->waiters, list) {
-		if (user->ready < w->min)
+		if (user->ready < w->min) {
+			least = min(least, w->min);
 			continue;
+		}
 		list_del_init(&w->list);
 		wake_up_process(w->task);
 		return;
 	}
+	user->least = least;
 }
 
 /**
@@ -758,6 +768,7 @@ int kevent_wait(struct kevent_user *user, unsigned int min,
 		/* also if woken for events that somebody else took first */
 		if (list_empty(&w.list))
 			list_add_tail(&w.list, &user->waiters);
+		user->least = min(user->least, w.min);
 		spin_unlock_irq(&user->lock);
 		schedule();
 		spin_lock_irq(&user->lock);

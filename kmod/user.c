@@ -70,13 +70,18 @@ static bool kevent_posted_consume(struct kevent *k, struct kevent_item *item,
 	return p->posts;
 }
 
-/* Whether a posting can still be delivered: not if one-shot, and on its way. */
-static bool kevent_posted_open(const struct kevent *k)
+/*
+ * Whether a posting can still be delivered: of a one-shot kevent not if its
+ * event is on its way, or full.
+ */
+static bool kevent_posted_open(struct kevent *k)
 {
 	if (k->state & KEVENT_DEAD)
 		return false;
-	return !(k->item.offered && (k->flags & KEVENT_ONESHOT)) ||
-	       (k->state & KEVENT_MODIFIED);
+	if (!(k->flags & KEVENT_ONESHOT))
+		return true;
+	return to_kevent_posted(k)->posts < U32_MAX &&
+	       (!k->item.offered || (k->state & KEVENT_MODIFIED));
 }
 
 /**

@@ -26,7 +26,7 @@ _REQUEST_HINTS = {
     errno.EOPNOTSUPP: "this type of event was left out when the module was built, or NOTIFY_BROKEN "
     "was asked of a file whose close cannot be seen, or it is an io_uring and would be pinned; "
     "info() tells of all three",
-    errno.EMFILE: "the queues of this user keep as many files open as RLIMIT_NOFILE (ulimit -n) "
+    errno.EMFILE: "the queues of this user keep as many files open as RLIMIT_NOFILE (ulimit -Hn) "
     "allows; info() tells which kinds of file are kept open",
     errno.ENOSPC: "info() tells how many kevents a queue, a user, and a user on one inode may have",
 }
@@ -62,7 +62,7 @@ def request_error(error: int, kind: int) -> OSError:
     elif error == errno.ELOOP and kind != EventType.PATH:
         hint = (
             "a queue can watch neither itself nor what watches it; nor, where a thousand others "
-            "watch it, another queue of events"
+            "watch it, anything that may be a queue of events itself"
         )
     if hint is not None:
         message = f"{message}; {hint}"

@@ -165,7 +165,8 @@ static int add_fifo(int q, int fd)
 
 static void pin_as_nobody(void *arg)
 {
-	struct rlimit limit = { .rlim_cur = FILES - 5, .rlim_max = FILES - 5 };
+	/* the hard one counts */
+	struct rlimit limit = { .rlim_cur = FILES - 10, .rlim_max = FILES - 5 };
 	int *fd = arg, q[2] = { queue_open(), queue_open() };
 	unsigned int i;
 
@@ -198,7 +199,7 @@ static void pin_as_somebody(void *arg)
 static void files_that_a_user_pins_count_against_rlimit_nofile(void)
 {
 	int fd[FILES], q = queue_open();
-	struct rlimit limit = {};
+	struct rlimit limit = { .rlim_cur = 5, .rlim_max = 5 };
 	unsigned int i;
 
 	need_root();
@@ -211,8 +212,6 @@ static void files_that_a_user_pins_count_against_rlimit_nofile(void)
 	child_join(child_start(pin_as_somebody, fd));
 	child_join(child_start(pin_as_somebody, fd));
 	/* and who may have more than the limit says may have more of these */
-	SYS(getrlimit(RLIMIT_NOFILE, &limit));
-	limit.rlim_cur = 5;
 	SYS(setrlimit(RLIMIT_NOFILE, &limit));
 	for (i = 0; i < FILES; i++)
 		CHECK_EQ(add_fifo(q, fd[i]), 0);
