@@ -3,21 +3,30 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 
 import pytest
 
 import pykevent
-from pykevent import EventType, Flags, Queue, TimerEvents
+from pykevent import EventType, Flags, Queue, Request, TimerEvents
 
-from .support import cookies, now, one, soon, waiting
+from .support import cookies, now, one, refused, soon, waiting
 
 pytestmark = pytest.mark.needs("TIMER")
 
 CLOCKS = [time.CLOCK_MONOTONIC, time.CLOCK_REALTIME, time.CLOCK_BOOTTIME]
 MS = 1_000_000
 HOUR = 3600 * 10**9
+
+# What no timer can be set to: of the first, that depends on what the time is.
+IMPOSSIBLE = {
+    "too-far-from-now": pykevent.timer_event(1, value_ns=(1 << 63) - 1, flags=Flags.ONESHOT),
+    "beyond-63-bits": pykevent.timer_event(1, value_ns=1 << 63, flags=Flags.ONESHOT),
+    "interval": pykevent.timer_event(1, value_ns=0, interval_ns=1 << 63, flags=Flags.ONESHOT),
+    "clock": pykevent.timer_event(1, value_ns=0, clock=time.CLOCK_TAI, flags=Flags.ONESHOT),
+}
 
 
 def until(queue: Queue, ns: int) -> None:
@@ -192,6 +201,39 @@ def test_modify_drops_what_expired_and_was_not_delivered(queue: Queue) -> None:
     until(queue, 5 * MS)
     queue.modify(pykevent.timer_event(1, value_ns=HOUR))
     assert now(queue) == []
+
+
+@pytest.mark.parametrize("impossible", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+@pytest.mark.parametrize("expired", [False, True], ids=["pending", "expired"])
+def test_a_modify_that_fails_leaves_a_timer_as_it_was(
+    queue: Queue, impossible: Request, expired: bool
+) -> None:
+    begun = time.monotonic_ns()
+    queue.add(pykevent.timer_event(1, value_ns=30 * MS, cookie=1))
+    if expired:
+        until(queue, 40 * MS)
+        assert queue.info().ready == 1
+    with refused(errno.EINVAL):
+        queue.modify(impossible)
+    event = one(queue)
+    assert time.monotonic_ns() - begun >= 30 * MS
+    assert (event.cookie, event.data, event.last) == (1, 1, False)
+    assert now(queue) == []
+    assert queue.info().kevents == 1
+
+
+@pytest.mark.parametrize("impossible", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_a_modify_that_fails_lets_a_periodic_timer_go_on(queue: Queue, impossible: Request) -> None:
+    begun = time.monotonic_ns()
+    queue.add(pykevent.timer_event(1, value_ns=2 * MS, interval_ns=2 * MS, cookie=1))
+    until(queue, 10 * MS)
+    with refused(errno.EINVAL):
+        queue.modify(impossible)
+    events = [one(queue) for _ in range(3)]
+    assert cookies(events) == [1, 1, 1]
+    # those before the MODIFY are told as well, and none comes twice
+    assert events[0].data >= 4
+    assert sum(event.data for event in events) <= (time.monotonic_ns() - begun) // (2 * MS)
 
 
 def test_a_dispatched_timer_is_armed_by_modify_which_sets_it_anew(queue: Queue) -> None:
