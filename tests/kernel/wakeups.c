@@ -5,11 +5,13 @@
  */
 #include "lib.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -386,6 +388,89 @@ static void adding_something_ready_wakes_a_waiter(void)
 	CHECK_EQ(w.ev[0].cookie, 5);
 }
 
+#define ENDS	500	/* that one WAIT has room for */
+
+struct poller {
+	int epoll;
+	_Atomic bool stop;
+	_Atomic unsigned long wakeups;
+	_Atomic unsigned long turns;	/* epoll_wait()s that have ended */
+};
+
+/* Edge-triggered: it is told once for each time that it is woken. */
+static void *count_wakeups(void *arg)
+{
+	struct poller *p = arg;
+	struct epoll_event ev;
+
+	while (!p->stop) {
+		p->wakeups += (unsigned long)SYS(epoll_wait(p->epoll, &ev, 1,
+							    0));
+		p->turns++;
+	}
+	return NULL;
+}
+
+/* Until one epoll_wait() has begun and ended, and so noticed what was there. */
+static void until_it_has_looked(struct poller *p)
+{
+	uint64_t end = now_ns() + PATIENCE;
+	unsigned long turns = p->turns;
+
+	while (p->turns < turns + 2) {
+		CHECK(now_ns() < end);
+		sched_yield();
+	}
+}
+
+/*
+ *	e  <--- write(2), once
+ *	|
+ *	kevents of 500 descriptors of e
+ *	\ \ \ ... / / /
+ *	        q
+ *	        |
+ *	      epoll	on another CPU
+ *
+ * All become ready under the lock of e, and those who poll q are woken when
+ * that is over, once, not by each of them.
+ */
+static void one_activity_wakes_those_who_poll_once_however_many_kevents(void)
+{
+	struct epoll_event want = { .events = EPOLLIN | EPOLLET };
+	static struct kevent_event ev[ENDS];
+	struct poller p = { 0 };
+	int q = queue_open(), e = eventfd_new(0);
+	pthread_t thread;
+	unsigned int i;
+
+	need_feature(q, KEVENT_FEATURE_POLL);
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		test_skip("who is woken early has no CPU to notice it on");
+	raise_nofile(ENDS + 100);
+	for (i = 0; i < ENDS; i++)
+		CHECK_EQ(add(q, KEVENT_POLL, (uint64_t)SYS(dup(e)), POLLIN,
+			     KEVENT_EDGE, i), 0);
+	p.epoll = (int)SYS(epoll_create1(EPOLL_CLOEXEC));
+	SYS(epoll_ctl(p.epoll, EPOLL_CTL_ADD, q, &want));
+	thread = thread_start(count_wakeups, &p);
+	for (i = 0; i < rounds(20); i++) {
+		unsigned long before;
+		uint64_t value;
+
+		until_it_has_looked(&p);
+		before = p.wakeups;
+		eventfd_write_one(e);
+		until_it_has_looked(&p);
+		CHECK_EQ(p.wakeups - before, 1);
+		CHECK_EQ(wait_events(q, ev, ENDS, ENDS, PATIENCE), ENDS);
+		CHECK_EQ(SYS(read(e, &value, sizeof(value))), sizeof(value));
+		check_silent(q);
+	}
+	p.stop = true;
+	thread_join(thread);
+}
+
 static const struct test_case cases[] = {
 	TEST(a_burst_of_events_wakes_a_waiter_for_each),
 	TEST(a_waiter_that_leaves_work_behind_hands_it_over),
@@ -397,6 +482,7 @@ static const struct test_case cases[] = {
 	TEST(a_signal_ends_a_wait_with_eintr_unless_events_are_at_hand),
 	TEST(readers_and_waiters_share_a_queue),
 	TEST(adding_something_ready_wakes_a_waiter),
+	TEST(one_activity_wakes_those_who_poll_once_however_many_kevents),
 };
 
 int main(int argc, char **argv)
