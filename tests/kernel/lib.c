@@ -28,6 +28,7 @@
 
 #define EXIT_SKIP	77
 #define DEFAULT_LIMIT	60	/* seconds */
+#define MOST_SCALE	10000.0
 
 static uint64_t seed;
 
@@ -135,10 +136,28 @@ static unsigned long env_number(const char *name, unsigned long otherwise)
 	return value;
 }
 
-unsigned int rounds(unsigned int base)
+/* What rounds are multiplied by: KEVENT_TEST_SCALE. */
+static double scale = 1;
+
+/* Before any case runs: one would do a single round where that is a mistake. */
+static void read_scale(void)
 {
 	const char *text = getenv("KEVENT_TEST_SCALE");
-	double scale = text && *text ? strtod(text, NULL) : 1;
+	char *end;
+
+	if (!text || !*text)
+		return;
+	scale = strtod(text, &end);
+	/* neither NaN nor more rounds than can be counted */
+	if (end == text || *end || !(scale > 0 && scale <= MOST_SCALE)) {
+		fprintf(stderr, "KEVENT_TEST_SCALE=%s is not a number above 0, up to %g\n",
+			text, MOST_SCALE);
+		exit(2);
+	}
+}
+
+unsigned int rounds(unsigned int base)
+{
 	double want = base * scale;
 
 	return want < 1 ? 1 : (unsigned int)want;
@@ -298,6 +317,7 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t nr)
 			puts(cases[i].name);
 		return EXIT_SUCCESS;
 	}
+	read_scale();
 	context = shared_memory(CONTEXT_SIZE);
 	given = argc > 2 ? argv[2] : getenv("KEVENT_TEST_SEED");
 	seed = given ? strtoull(given, NULL, 0) : now_ns();

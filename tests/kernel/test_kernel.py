@@ -97,3 +97,18 @@ def test_kernel(case: Case) -> None:
         pytest.fail(f"exit status {status}\n{said}", pytrace=False)
     if status is None:
         pytest.fail(f"no end after {LIMIT:.0f} s\n{said}", pytrace=False)
+
+
+@pytest.mark.parametrize("scale", ["much", "2x", "0", "-1", "nan", "inf"])
+def test_a_scale_that_is_no_number_is_refused(scale: str) -> None:
+    if not programs():
+        pytest.skip(f"nothing in {PROGRAMS}: make kernel-tests")
+    done = subprocess.run(
+        [programs()[0], cases()[0].name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "KEVENT_TEST_SCALE": scale},
+    )
+    assert done.returncode == 2
+    assert f"KEVENT_TEST_SCALE={scale} is not a number" in done.stderr
