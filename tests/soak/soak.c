@@ -49,23 +49,20 @@ static const char *const caches[] = {
 	"kevent_timer", "kevent_user", "kevent_watch", "kevent_mark",
 };
 
-/* A number from a cache's folder, or -1 where it has no such file. */
+/* A number from a cache's folder. */
 static long cache_number(const char *cache, const char *name)
 {
 	char path[128], text[64] = "";
-	ssize_t n;
 	int fd;
 
 	snprintf(path, sizeof(path), "/sys/kernel/slab/%s/%s", cache, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	n = read(fd, text, sizeof(text) - 1);
+	fd = (int)SYS(open(path, O_RDONLY | O_CLOEXEC));
+	CHECK(SYS(read(fd, text, sizeof(text) - 1)) > 0);
 	close(fd);
-	return n > 0 ? strtol(text, NULL, 10) : -1;
+	return strtol(text, NULL, 10);
 }
 
-/* Objects in use; -1 where it cannot be told. */
+/* Objects in use; -1 where a cache of the kernel's shares the memory. */
 static long cache_objects(const char *cache)
 {
 	char path[128];
@@ -75,9 +72,7 @@ static long cache_objects(const char *cache)
 		return -1;
 	/* What processors have at hand counts as used until it is given back. */
 	snprintf(path, sizeof(path), "/sys/kernel/slab/%s/shrink", cache);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
+	fd = (int)SYS(open(path, O_WRONLY | O_CLOEXEC));
 	CHECK_EQ(SYS(write(fd, "1", 1)), 1);
 	close(fd);
 	return cache_number(cache, "objects");
