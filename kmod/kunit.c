@@ -113,6 +113,50 @@ static void modify(struct kunit *test, u16 type, u64 ident, u32 events,
 	KUNIT_ASSERT_EQ(test, 0, kevent_modify(scene_of(test)->user, &req));
 }
 
+static unsigned long kevents(struct kunit *test)
+{
+	struct kevent_info info;
+
+	KUNIT_ASSERT_EQ(test, 0, kevent_info(scene_of(test)->user, &info));
+	return info.kevents;
+}
+
+/* How many of the kevents that are counted have been freed. */
+static unsigned int freed;
+static const struct kevent_ops *counted_ops;
+
+static void count_release(struct kevent *k)
+{
+	freed++;
+	if (counted_ops->release)
+		counted_ops->release(k);
+}
+
+/*
+ * From now on it is counted when @k is freed: what is looked at afterwards is the
+ * number, and not the kevent.
+ */
+static void count_free(struct kevent *k)
+{
+	static struct kevent_ops ops;
+
+	counted_ops = k->ops;
+	ops = *k->ops;
+	ops.release = count_release;
+	k->ops = &ops;
+	freed = 0;
+}
+
+/* Removed, but not freed: the delivery has a claim on @k. */
+static void only_the_claim_is_left(struct kunit *test, struct kevent *k)
+{
+	KUNIT_ASSERT_EQ(test, 0, freed);
+	KUNIT_EXPECT_EQ(test, 1, k->claims);
+	KUNIT_EXPECT_EQ(test, KEVENT_REMOVED | KEVENT_ORPHAN,
+			k->state & (KEVENT_REMOVED | KEVENT_ORPHAN));
+	KUNIT_EXPECT_EQ(test, 0, kevents(test));
+}
+
 /* Begins a delivery and claims a first batch: how many events it has. */
 static unsigned int claim(struct kunit *test, unsigned int max)
 {
@@ -122,6 +166,12 @@ static unsigned int claim(struct kunit *test, unsigned int max)
 	return kevent_delivery_next(&s->d, max);
 }
 
+/* The kevent of the first event in hand. */
+static struct kevent *claimed(struct kunit *test)
+{
+	return scene_of(test)->d.item[0]->kevent;
+}
+
 /* @nr of the batch have been copied: how many events are ready now. */
 static unsigned long hand_over(struct kunit *test, unsigned int nr)
 {
@@ -129,14 +179,6 @@ static unsigned long hand_over(struct kunit *test, unsigned int nr)
 
 	kevent_delivery_done(&s->d, nr);
 	return kevent_delivery_end(&s->d);
-}
-
-static unsigned long kevents(struct kunit *test)
-{
-	struct kevent_info info;
-
-	KUNIT_ASSERT_EQ(test, 0, kevent_info(scene_of(test)->user, &info));
-	return info.kevents;
 }
 
 static void nothing_is_left(struct kunit *test)
@@ -260,11 +302,14 @@ static void a_kevent_removed_under_a_claim_is_freed_by_it(struct kunit *test)
 	add_user(test, 1, 0);
 	post(test, 1, 5);
 	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
+	count_free(claimed(test));
 	remove(test, KEVENT_USER, 1);
-	KUNIT_EXPECT_EQ(test, 0, kevents(test));
+	only_the_claim_is_left(test, claimed(test));
 	/* the same number again is another kevent */
 	add_user(test, 1, 0);
+	KUNIT_EXPECT_EQ(test, 0, freed);
 	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 1));
+	KUNIT_EXPECT_EQ(test, 1, freed);
 	KUNIT_EXPECT_EQ(test, 1, kevents(test));
 	nothing_is_left(test);
 }
@@ -274,8 +319,11 @@ static void a_kevent_removed_under_a_claim_that_fails_is_not_put_back(struct kun
 	add_user(test, 1, 0);
 	post(test, 1, 5);
 	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
+	count_free(claimed(test));
 	remove(test, KEVENT_USER, 1);
+	only_the_claim_is_left(test, claimed(test));
 	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 0));
+	KUNIT_EXPECT_EQ(test, 1, freed);
 	nothing_is_left(test);
 }
 
@@ -289,7 +337,9 @@ static void one_shot_ends_with_its_delivery_and_not_before(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
 	KUNIT_EXPECT_EQ(test, KEVENT_EVENT_LAST,
 			scene_of(test)->d.event[0].flags);
+	count_free(claimed(test));
 	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 1));
+	KUNIT_EXPECT_EQ(test, 1, freed);
 	KUNIT_EXPECT_EQ(test, 0, kevents(test));
 }
 
@@ -299,8 +349,82 @@ static void one_shot_that_is_modified_under_a_claim_lives_on(struct kunit *test)
 	post(test, 1, 5);
 	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
 	modify(test, KEVENT_USER, 1, KEVENT_USER_POSTED, KEVENT_ONESHOT);
-	hand_over(test, 1);
+	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 1));
 	KUNIT_EXPECT_EQ(test, 1, kevents(test));
+	nothing_is_left(test);
+	/* and has one more to deliver */
+	post(test, 1, 6);
+	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
+	KUNIT_EXPECT_EQ(test, 6, scene_of(test)->d.event[0].data);
+	KUNIT_EXPECT_EQ(test, 1, scene_of(test)->d.event[0].count);
+	KUNIT_EXPECT_EQ(test, KEVENT_EVENT_LAST,
+			scene_of(test)->d.event[0].flags);
+	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 1));
+	KUNIT_EXPECT_EQ(test, 0, kevents(test));
+}
+
+static void one_shot_takes_no_posting_once_its_event_is_settled(struct kunit *test)
+{
+	struct kevent_scene *s = scene_of(test);
+
+	add_user(test, 1, KEVENT_ONESHOT);
+	post(test, 1, 5);
+	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
+	KUNIT_EXPECT_EQ(test, -ENOENT, kevent_post(s->user, 1, 6));
+	/* nobody was told of the event: it may say more the next time */
+	KUNIT_EXPECT_EQ(test, 1, hand_over(test, 0));
+	post(test, 1, 7);
+	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
+	KUNIT_EXPECT_EQ(test, 7, s->d.event[0].data);
+	KUNIT_EXPECT_EQ(test, 2, s->d.event[0].count);
+	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 1));
+	KUNIT_EXPECT_EQ(test, -ENOENT, kevent_post(s->user, 1, 8));
+}
+
+static void one_shot_takes_postings_until_its_event_is_settled(struct kunit *test)
+{
+	struct kevent_scene *s = scene_of(test);
+
+	add_user(test, 1, KEVENT_ONESHOT);
+	add_user(test, 2, KEVENT_ONESHOT);
+	post(test, 1, 5);
+	post(test, 2, 5);
+	kevent_delivery_begin(&s->d, s->user);
+	/* claimed, both of them, and nothing is said of them so far */
+	KUNIT_ASSERT_TRUE(test, kevent_delivery_claim(&s->d, 2));
+	post(test, 1, 6);
+	KUNIT_ASSERT_EQ(test, 1, kevent_delivery_next(&s->d, 1));
+	KUNIT_EXPECT_EQ(test, 1, s->d.event[0].ident);
+	KUNIT_EXPECT_EQ(test, 6, s->d.event[0].data);
+	KUNIT_EXPECT_EQ(test, 2, s->d.event[0].count);
+	KUNIT_EXPECT_EQ(test, -ENOENT, kevent_post(s->user, 1, 7));
+	post(test, 2, 8);
+	kevent_delivery_done(&s->d, 1);
+	KUNIT_ASSERT_EQ(test, 1, kevent_delivery_next(&s->d, 1));
+	KUNIT_EXPECT_EQ(test, 2, s->d.event[0].count);
+	KUNIT_EXPECT_EQ(test, 8, s->d.event[0].data);
+	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 1));
+	KUNIT_EXPECT_EQ(test, 0, kevents(test));
+}
+
+static void one_shot_takes_postings_again_once_it_is_modified(struct kunit *test)
+{
+	struct kevent_scene *s = scene_of(test);
+
+	add_user(test, 1, KEVENT_ONESHOT);
+	post(test, 1, 5);
+	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
+	KUNIT_EXPECT_EQ(test, -ENOENT, kevent_post(s->user, 1, 6));
+	modify(test, KEVENT_USER, 1, KEVENT_USER_POSTED, KEVENT_ONESHOT);
+	post(test, 1, 7);
+	/* it lives on, so what was posted is an event of its own */
+	KUNIT_EXPECT_EQ(test, 1, hand_over(test, 1));
+	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
+	KUNIT_EXPECT_EQ(test, 7, s->d.event[0].data);
+	KUNIT_EXPECT_EQ(test, 1, s->d.event[0].count);
+	KUNIT_EXPECT_EQ(test, KEVENT_EVENT_LAST, s->d.event[0].flags);
+	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 1));
+	KUNIT_EXPECT_EQ(test, 0, kevents(test));
 }
 
 static void dispatch_sleeps_after_its_delivery_until_modified(struct kunit *test)
@@ -377,9 +501,15 @@ static void a_wake_up_while_it_is_found_to_be_over_is_not_lost(struct kunit *tes
 	hand_over(test, 1);
 }
 
+/* Nothing is in @d yet: it is the only one of the queue. */
 static void meddle_remove(struct kunit *test)
 {
-	remove(test, KEVENT_POLL, scene_of(test)->fake.fd);
+	struct kevent_scene *s = scene_of(test);
+	struct kevent *k = rb_entry(s->user->tree.rb_node, struct kevent, node);
+
+	count_free(k);
+	remove(test, KEVENT_POLL, s->fake.fd);
+	only_the_claim_is_left(test, k);
 }
 
 static void a_kevent_can_be_removed_while_its_file_is_asked(struct kunit *test)
@@ -388,7 +518,9 @@ static void a_kevent_can_be_removed_while_its_file_is_asked(struct kunit *test)
 	fake_active(test, EPOLLIN);
 	scene_of(test)->fake.meddle = meddle_remove;
 	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
+	KUNIT_EXPECT_EQ(test, 0, freed);
 	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 1));
+	KUNIT_EXPECT_EQ(test, 1, freed);
 	KUNIT_EXPECT_EQ(test, 0, kevents(test));
 	nothing_is_left(test);
 }
@@ -479,6 +611,9 @@ static struct kunit_case kevent_cases[] = {
 	KUNIT_CASE(a_kevent_removed_under_a_claim_that_fails_is_not_put_back),
 	KUNIT_CASE(one_shot_ends_with_its_delivery_and_not_before),
 	KUNIT_CASE(one_shot_that_is_modified_under_a_claim_lives_on),
+	KUNIT_CASE(one_shot_takes_no_posting_once_its_event_is_settled),
+	KUNIT_CASE(one_shot_takes_postings_until_its_event_is_settled),
+	KUNIT_CASE(one_shot_takes_postings_again_once_it_is_modified),
 	KUNIT_CASE(dispatch_sleeps_after_its_delivery_until_modified),
 	KUNIT_CASE(level_is_reported_once_by_each_delivery),
 	KUNIT_CASE(a_condition_that_is_over_is_not_delivered),
