@@ -25,6 +25,7 @@ enum fault_end {
  * Calls @round with 1, 2, 3 ... until the call has no more points, and adds a
  * line to faults.txt in $KEVENT_RESULTS: how many points there are, how many
  * faults were injected, and how many of those the call could not live with.
+ * That there are none fails the case, but for the sweeps listed in lib_fault.c.
  * @round does everything, also all the checks, around one call that stands
  * between fault_arm() and fault_disarm().
  */

@@ -239,9 +239,6 @@ static enum fault_end change_wait_round(void *arg, unsigned int nth)
 	uint32_t records;
 	bool failed;
 
-	/* a path is added by a call of its own */
-	if (s->source->type == KEVENT_PATH)
-		return FAULT_UNUSED;
 	scene_begin(s);
 	queue_state(s->q, &before);
 	memset(&call, 0, sizeof(call));
@@ -281,6 +278,13 @@ static enum fault_end change_wait_round(void *arg, unsigned int nth)
 	return end_of(o.used, failed);
 }
 
+/* A path is added by a call of its own. */
+static bool is_possible(const struct source *source,
+			enum fault_end (*round)(void *, unsigned int))
+{
+	return round != change_wait_round || source->type != KEVENT_PATH;
+}
+
 static void sweep(const char *what,
 		  enum fault_end (*round)(void *, unsigned int),
 		  const struct source *source, uint32_t mode)
@@ -304,21 +308,26 @@ static void sweep_all(const char *what,
 
 	leaks_begin(&leaks);
 	for (i = 0; i < nr_sources; i++)
-		for (m = 0; m < ARRAY_SIZE(modes); m++)
+		for (m = 0; is_possible(&sources[i], round) &&
+		     m < ARRAY_SIZE(modes); m++)
 			sweep(what, round, &sources[i], modes[m]);
 	leaks_end(&leaks);
 }
 
-/* The same where the call does not care for the mode: one mode for each. */
+/*
+ * The same where the call does not care for the mode: one mode for each, out of
+ * the first @nr_modes.
+ */
 static void sweep_each(const char *what,
-		       enum fault_end (*round)(void *, unsigned int))
+		       enum fault_end (*round)(void *, unsigned int),
+		       size_t nr_modes)
 {
 	struct fault_leaks leaks;
 	size_t i;
 
 	leaks_begin(&leaks);
 	for (i = 0; i < nr_sources; i++)
-		sweep(what, round, &sources[i], modes[i % ARRAY_SIZE(modes)]);
+		sweep(what, round, &sources[i], modes[i % nr_modes]);
 	leaks_end(&leaks);
 }
 
@@ -334,17 +343,17 @@ static void a_modify_that_fails_works_when_it_is_tried_again(void)
 
 static void a_modify_that_fails_leaves_the_kevent_as_it_was(void)
 {
-	sweep_each("modify-once", modify_once_round);
+	sweep_each("modify-once", modify_once_round, ARRAY_SIZE(modes));
 }
 
 static void a_remove_that_fails_works_when_it_is_tried_again(void)
 {
-	sweep_each("remove", remove_round);
+	sweep_each("remove", remove_round, ARRAY_SIZE(modes));
 }
 
 static void a_remove_that_fails_leaves_the_kevent_as_it_was(void)
 {
-	sweep_each("remove-once", remove_once_round);
+	sweep_each("remove-once", remove_once_round, ARRAY_SIZE(modes));
 }
 
 static void a_wait_that_fails_loses_no_event(void)
@@ -354,7 +363,8 @@ static void a_wait_that_fails_loses_no_event(void)
 
 static void a_read_that_fails_loses_no_event(void)
 {
-	sweep_each("read", read_round);
+	/* of what is disabled, which is the last, there is nothing to read */
+	sweep_each("read", read_round, ARRAY_SIZE(modes) - 1);
 }
 
 static void a_change_and_wait_that_fails_says_how_far_it_came(void)
