@@ -133,8 +133,8 @@ static void count_release(struct kevent *k)
 }
 
 /*
- * From now on it is counted when @k is freed: what is looked at afterwards is the
- * number, and not the kevent.
+ * From now on it is counted when @k is freed.  That is looked at before anything
+ * in @k is, its items among that, so that a test fails and not the kernel.
  */
 static void count_free(struct kevent *k)
 {
@@ -299,12 +299,15 @@ static void what_is_posted_under_a_claim_that_fails_is_one_event(struct kunit *t
 
 static void a_kevent_removed_under_a_claim_is_freed_by_it(struct kunit *test)
 {
+	struct kevent *k;
+
 	add_user(test, 1, 0);
 	post(test, 1, 5);
 	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
-	count_free(claimed(test));
+	k = claimed(test);
+	count_free(k);
 	remove(test, KEVENT_USER, 1);
-	only_the_claim_is_left(test, claimed(test));
+	only_the_claim_is_left(test, k);
 	/* the same number again is another kevent */
 	add_user(test, 1, 0);
 	KUNIT_EXPECT_EQ(test, 0, freed);
@@ -316,12 +319,15 @@ static void a_kevent_removed_under_a_claim_is_freed_by_it(struct kunit *test)
 
 static void a_kevent_removed_under_a_claim_that_fails_is_not_put_back(struct kunit *test)
 {
+	struct kevent *k;
+
 	add_user(test, 1, 0);
 	post(test, 1, 5);
 	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
-	count_free(claimed(test));
+	k = claimed(test);
+	count_free(k);
 	remove(test, KEVENT_USER, 1);
-	only_the_claim_is_left(test, claimed(test));
+	only_the_claim_is_left(test, k);
 	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 0));
 	KUNIT_EXPECT_EQ(test, 1, freed);
 	nothing_is_left(test);
