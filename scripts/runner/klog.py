@@ -56,17 +56,70 @@ MARK = "kevent-test:"
 # race as well; only ours are for us.
 DATA_RACE = re.compile(r"BUG: KCSAN: ")
 OURS = "[kevent]"
+# Each of its stacks begins so: "write to 0xffff888000c4e410 of 4 bytes by task 7 on cpu 0:"
+ACCESS = re.compile(r" to 0x[0-9a-f]+ of \d+ bytes by .* on cpu \d+:$")
+FRAME = re.compile(r"(?:^|\s)(?P<name>\w+)[.\w]*\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\w+\])?$")
+# No report is longer; behind this something else begins.
+REPORT_LINES = 150
+
+# What handles a tree, a list, a wait queue or bytes for its caller, who has to know that
+# nobody else is there: a race inside is the caller's.  Nothing is in here that the
+# kernel does for itself as well, as its scheduler, RCU and timers do below a WAIT.
+HELPER = re.compile(
+    r"""
+      _*(rb|list|hlist|hlist_bl|llist|plist)_\w+
+    | _*(add|remove)_wait_queue\w*
+    | _*mem(cpy|move|set|cmp|chr|scan|dup)\w* | _*str\w*(len|cmp|cpy|chr|cat|str|dup)
+    | _*(copy|strncpy)_(to|from|in)_(user|iter)\w* | _*copy_user\w* | _*clear_user\w*
+    | _*find_\w*bit\w* | _*bitmap_\w+
+    | _*(tsan|kcsan)_\w+
+    """,
+    re.VERBOSE,
+)
+# To free what somebody looks at is a race with the one who frees; KCSAN asserts so.
+ASSERTION = re.compile(r"BUG: KCSAN: assert: ")
+FREE = re.compile(r"_*(kfree|kvfree|kmem_cache_free)\w*")
+
+
+def callers(title: str, below: Iterable[str]) -> list[str]:
+    """The lines of who made the accesses of a data race, one for each stack of its report,
+    which has *title* and the lines *below* it: the first that is no HELPER.
+    """
+    found: list[str] = []
+    looking = False
+    for line in below:
+        if DATA_RACE.search(line) or "=====" in line:
+            break
+        if ACCESS.search(line):
+            looking = True
+        elif looking and (frame := FRAME.search(line)):
+            name = frame["name"]
+            if HELPER.fullmatch(name) or (ASSERTION.search(title) and FREE.fullmatch(name)):
+                continue
+            found.append(line)
+            looking = False
+    return found
 
 
 def complaints(lines: Iterable[str]) -> list[str]:
-    """Those of *lines* that no healthy kernel writes."""
-    return [
-        line
-        for line in lines
-        if COMPLAINT.search(line)
-        and MARK not in line
-        and (OURS in line or not DATA_RACE.search(line))
-    ]
+    """Those of *lines* that no healthy kernel writes.  Of a data race they are the title
+    and, where that does not say it, who of ours it was.
+    """
+    log = list(lines)
+    found: list[str] = []
+    for number, line in enumerate(log):
+        if not COMPLAINT.search(line) or MARK in line:
+            continue
+        if not DATA_RACE.search(line):
+            found.append(line)
+            continue
+        who = callers(line, log[number + 1 : number + 1 + REPORT_LINES])
+        ours = [caller for caller in who if OURS in caller]
+        if OURS in line:
+            found.append(line)
+        elif ours:
+            found += [line, *ours]
+    return found
 
 
 def taints(mask: int) -> list[str]:

@@ -61,14 +61,6 @@ def test_a_healthy_kernels_lines_are_not() -> None:
     assert complaints(GOOD_LINES) == []
 
 
-RACE = "[   61.0] BUG: KCSAN: data-race in fsnotify / fsnotify_detach_mark"
-OWN_RACE = "[   61.0] BUG: KCSAN: data-race in kevent_claim_locked [kevent] / fsnotify"
-
-
-def test_only_data_races_of_the_module_are_complaints() -> None:
-    assert complaints([RACE, OWN_RACE, BAD_LINES[0]]) == [OWN_RACE, BAD_LINES[0]]
-
-
 def test_our_own_taints_are_no_complaint() -> None:
     out_of_tree_and_unsigned = 1 << 12 | 1 << 13
     assert taints(out_of_tree_and_unsigned) == []
