@@ -86,7 +86,7 @@ check-kcsan: kernel-tests ## the kernel tests under the sanitizer of data races
 	@$(PYTHON) scripts/check-kcsan
 
 .PHONY: prove-debug
-prove-debug: kernel-tests ## that check-debug catches deliberate bugs, one of each kind
+prove-debug: kernel-tests debug-tests ## that each lane catches the deliberate bugs that are for it
 	@$(PYTHON) scripts/prove-debug
 
 SECONDS ?= 300

@@ -26,6 +26,7 @@
 #include <linux/spinlock.h>
 #include <linux/wait_bit.h>
 
+#include "bug.h"
 #include "close.h"
 #include "compat.h"
 #include "kevent.h"
@@ -269,7 +270,8 @@ void kevent_close_unwatch(struct kevent_close *close,
 
 	if (!mark)
 		return;
-	bucket = &kevent_close_table[close->bucket];
+	bucket = &kevent_close_table[close->bucket ^
+				     kevent_has_bug(KEVENT_BUG_UNHOOK)];
 	spin_lock(&bucket->lock);
 	if (!hlist_unhashed(&close->node))
 		hlist_del_init(&close->node);

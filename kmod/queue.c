@@ -88,7 +88,8 @@ struct kevent_user *kevent_user_alloc(void)
 		return NULL;
 	user->account = kevent_account_get();
 	if (!user->account) {
-		kfree(user);
+		if (!kevent_has_bug(KEVENT_BUG_UNDO))
+			kfree(user);
 		return NULL;
 	}
 	mutex_init(&user->mutex);
@@ -675,6 +676,8 @@ int kevent_post(struct kevent_user *user, u64 ident, u64 data)
 
 	if (IS_ERR(ops))
 		return PTR_ERR(ops);
+	if (kevent_has_bug(KEVENT_BUG_TREE) && !rb_first(&user->tree))
+		return -ENOENT;
 	if (mutex_lock_killable(&user->mutex))
 		return -EINTR;
 	kevent_reap(user);

@@ -6,6 +6,7 @@
 #include <linux/errno.h>
 #include <linux/slab.h>
 
+#include "bug.h"
 #include "kevent.h"
 
 #define KEVENT_MODES	(KEVENT_EDGE | KEVENT_ONESHOT | KEVENT_DISPATCH | \
@@ -154,6 +155,8 @@ const struct kevent_ops *kevent_type(u16 type)
 {
 	unsigned int i;
 
+	if (kevent_has_bug(KEVENT_BUG_INDEX) && !kevent_types[type - 1].type)
+		return ERR_PTR(-ENXIO);
 	for (i = 0; i < ARRAY_SIZE(kevent_types); i++) {
 		if (kevent_types[i].type == type)
 			return kevent_types[i].ops ?: ERR_PTR(-EOPNOTSUPP);

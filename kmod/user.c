@@ -5,6 +5,7 @@
  */
 #include <linux/kernel.h>
 
+#include "bug.h"
 #include "kevent.h"
 
 /**
@@ -97,6 +98,8 @@ int kevent_user_post(struct kevent *k, u64 data)
 	struct kevent_posted *p = to_kevent_posted(k);
 	bool open, wake = false;
 
+	if (kevent_has_bug(KEVENT_BUG_UNLOCKED) && kevent_posted_open(k))
+		p->data = data;
 	spin_lock_irq(&k->user->lock);
 	open = kevent_posted_open(k);
 	if (open) {
