@@ -91,6 +91,16 @@ static int kevent_put_named(struct kevent_room *room,
 	return 1;
 }
 
+/* Tells the caller how much was copied: 0 or -errno. */
+static int kevent_put_used(const struct kevent_room *room)
+{
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	if (room->written && put_user(room->used, room->written))
+		return -EFAULT;
+	return 0;
+}
+
 /*
  * Copies the batch of @d as far as it goes, tells the caller how far, and only
  * then calls it delivered.  Events copied, or -errno if none was.
@@ -100,7 +110,7 @@ static long kevent_put_batch(struct kevent_room *room,
 {
 	size_t before = room->used;
 	unsigned int i = 0;
-	int ret = 0;
+	int ret = 0, lost = 0;
 
 	while (i < d->nr) {
 		unsigned int run = i, put;
@@ -128,10 +138,13 @@ static long kevent_put_batch(struct kevent_room *room,
 		}
 		i++;
 	}
-	if (i && room->written && put_user(room->used, room->written)) {
+	if (i)
+		lost = kevent_put_used(room);
+	if (lost) {
+		/* nobody will look at what was copied, so it stays queued */
 		room->used = before;
 		i = 0;
-		ret = -EFAULT;
+		ret = lost;
 	}
 	kevent_delivery_done(d, i);
 	return i ? (long)i : ret;
