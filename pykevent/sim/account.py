@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How many kevents there may be: in one queue, and in all queues of one user."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pykevent.sim.kevent import RefusedError
+
+COST = 4096
+"""What the dearest kevent costs, in bytes, by a generous estimate."""
+
+Inode = tuple[int, int]
+"""Device and number."""
+
+
+def _default_kevents() -> int:
+    """As many as a twenty-fifth of memory holds."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 25 // COST
+
+
+@dataclass
+class Limits:
+    """The module's parameters, under the same names; 0 is their default."""
+
+    max_queue_kevents: int = 0
+    max_user_kevents: int = 0
+    max_inode_events: int = 16384
+    max_user_inode_events: int = 0
+    max_inode_watches: int = 128
+
+    def __post_init__(self) -> None:
+        self.max_user_kevents = self.max_user_kevents or _default_kevents()
+        self.max_queue_kevents = self.max_queue_kevents or self.max_user_kevents
+        self.max_user_inode_events = self.max_user_inode_events or self.max_user_kevents
+
+
+@dataclass
+class Account:
+    """The kevents of all queues of one user.  A queue counts for who opened it."""
+
+    uid: int
+    limits: Limits
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    queues: int = 0
+    kevents: int = 0
+    inode_events: int = 0
+    watches: Counter[Inode] = field(default_factory=Counter)
+
+    def charge(self, in_queue: int) -> None:
+        """One more kevent, in a queue that has so many; ENOSPC where a limit is reached."""
+        with self.lock:
+            if (
+                in_queue >= self.limits.max_queue_kevents
+                or self.kevents >= self.limits.max_user_kevents
+            ):
+                raise RefusedError(errno.ENOSPC)
+            self.kevents += 1
+
+    def uncharge(self) -> None:
+        """One kevent less."""
+        with self.lock:
+            self.kevents -= 1
+
+    def charge_watch(self, inode: Inode) -> None:
+        """One more kevent on an inode; ENOSPC where there are too many."""
+        with self.lock:
+            if self.watches[inode] >= self.limits.max_inode_watches:
+                raise RefusedError(errno.ENOSPC)
+            self.watches[inode] += 1
+
+    def uncharge_watch(self, inode: Inode) -> None:
+        """One less."""
+        with self.lock:
+            self.watches[inode] -= 1
+            if not self.watches[inode]:
+                del self.watches[inode]
+
+    def charge_event(self) -> bool:
+        """One more inode event that waits; false where there are too many."""
+        with self.lock:
+            if self.inode_events >= self.limits.max_user_inode_events:
+                return False
+            self.inode_events += 1
+            return True
+
+    def uncharge_event(self) -> None:
+        """One less."""
+        with self.lock:
+            self.inode_events -= 1
+
+
+class Accounts:
+    """Those of all users."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._lock = threading.Lock()
+        self._accounts: dict[int, Account] = {}
+
+    def get(self, uid: int) -> Account:
+        """The account of @uid, to be put."""
+        with self._lock:
+            account = self._accounts.setdefault(uid, Account(uid, self.limits))
+            account.queues += 1
+            return account
+
+    def put(self, account: Account) -> None:
+        """A queue is done with it."""
+        with self._lock:
+            account.queues -= 1
+            if not account.queues:
+                del self._accounts[account.uid]

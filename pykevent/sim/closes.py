@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Seeing the close of a file that we do not hold.
+
+Whether a file was closed can be asked at any time: the epoll instance that watches it has lost it
+(`hook`).  Whoever wants a close to be reported has to be told when to ask.  An inotify watch on
+the inode of a socket, a pipe or a FIFO tells, at the last close of each open file.  Others show
+nothing, and are asked again and again while somebody wants to know.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from pykevent.sim import syscalls
+from pykevent.sim.client import FIFO, PIPE, SOCKET, Borrowed
+from pykevent.sim.clocks import Alarm
+
+if TYPE_CHECKING:
+    from pykevent.sim.hook import FileKevent
+    from pykevent.sim.system import System
+
+_EVENT = struct.Struct("=iIII")
+_TOLD = SOCKET | PIPE | FIFO
+
+# The news of a close comes a moment before it is done.
+_LOOK_AGAIN = [500_000 << turn for turn in range(6)]
+
+
+class Closes:
+    """The inotify instance that tells of closes."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._lock = threading.Lock()
+        self._inotify = -1
+        self._kevents: dict[int, dict[FileKevent, None]] = {}
+        self._last = (0, 0, 0, 0)
+
+    def watch(self, kevent: FileKevent, borrowed: Borrowed) -> None:
+        """Have the close of a kevent's file reported."""
+        if borrowed.kind & _TOLD and self._watch(kevent, borrowed):
+            return
+        kevent.user.reporters[kevent] = None
+        self._system.leaves.kick()
+
+    def _watch(self, kevent: FileKevent, borrowed: Borrowed) -> bool:
+        with self._lock:
+            try:
+                if self._inotify < 0:
+                    self._inotify = syscalls.inotify_init()
+                    self._system.leaves.add(self._inotify, self.read)
+                path = b"/proc/self/fd/%d" % borrowed.fd
+                kevent.close_watch = syscalls.inotify_add_watch(
+                    self._inotify, path, syscalls.IN_CLOSE
+                )
+            except OSError:
+                return False
+            self._kevents.setdefault(kevent.close_watch, {})[kevent] = None
+            return True
+
+    def unwatch(self, kevent: FileKevent) -> None:
+        """The opposite, whether it was watched or not."""
+        kevent.user.reporters.pop(kevent, None)
+        if kevent.close_watch < 0:
+            return
+        with self._lock:
+            kevents = self._kevents.get(kevent.close_watch, {})
+            kevents.pop(kevent, None)
+            if not kevents and self._kevents.pop(kevent.close_watch, None) is not None:
+                try:
+                    syscalls.inotify_rm_watch(self._inotify, kevent.close_watch)
+                except OSError:
+                    pass  # it went with its inode
+            kevent.close_watch = -1
+
+    def read(self) -> None:
+        """Look at the kevents of which a close was told."""
+        while True:
+            try:
+                data = os.read(self._inotify, 65536)
+            except BlockingIOError:
+                return
+            for kevent in self._told(data):
+                self._look(kevent, 0)
+
+    def _told(self, data: bytes) -> list[FileKevent]:
+        found: dict[FileKevent, None] = {}
+        offset = 0
+        with self._lock:
+            while offset < len(data):
+                watch, mask, _, length = _EVENT.unpack_from(data, offset)
+                offset += _EVENT.size + length
+                if mask & syscalls.IN_Q_OVERFLOW:
+                    for kevents in self._kevents.values():
+                        found.update(kevents)
+                found.update(self._kevents.get(watch, {}))
+                if mask & syscalls.IN_IGNORED:
+                    self._lost(self._kevents.pop(watch, {}))
+        return list(found)
+
+    def _lost(self, kevents: dict[FileKevent, None]) -> None:
+        for kevent in kevents:
+            kevent.close_watch = -1
+            kevent.user.reporters[kevent] = None
+
+    def _look(self, kevent: FileKevent, turn: int) -> None:
+        if kevent.gone():
+            kevent.user.closed(kevent, False)
+        elif turn < len(_LOOK_AGAIN):
+
+            def again(alarm: Alarm) -> None:
+                self._look(kevent, turn + 1)
+
+            when = time.monotonic_ns() + _LOOK_AGAIN[turn]
+            self._system.clocks.set(time.CLOCK_MONOTONIC, when, again)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Watching a client's file without holding it, for the sources that watch files by polling them.
+
+Each kevent has an epoll instance of its own, in which the borrowed descriptor is registered before
+it is given back.  The registration lives as long as the client's open file and goes with its last
+close, wherever that is.  It can be asked what holds now (epoll_wait), and whether a descriptor is
+that very file (kcmp with KCMP_EPOLL_TFD); and to end it one need not reach the file, only close
+the instance.  The instance in turn is a member of the hub's, edge-triggered: every wake-up of the
+file is one of it.
+
+Another queue of this simulator is watched directly, not through the kernel, which would come back
+to us in the middle of things.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from typing import TYPE_CHECKING
+
+from pykevent.sim import syscalls
+from pykevent.sim.client import ANON, KEVENT, OTHER, Borrowed, Process
+from pykevent.sim.hub import Pool
+from pykevent.sim.kevent import (
+    DISABLED,
+    EDGE,
+    NOTIFY_BROKEN,
+    Event,
+    Kevent,
+    RefusedError,
+    Request,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from pykevent.sim.queue import User
+
+MAX_DEPTH = 5
+"""How deep a queue of queues is looked into."""
+MAX_WATCHERS = 1000
+"""How many queues may be woken by one, directly or through others."""
+
+_ALWAYS = select.EPOLLERR | select.EPOLLHUP
+_IN = select.EPOLLIN | select.EPOLLRDNORM
+
+
+class FileKevent(Kevent):
+    """A kevent of a file that can be polled."""
+
+    __slots__ = (
+        "_epoll",
+        "_fileno",
+        "_number",
+        "close_watch",
+        "inner",
+        "inside",
+        "kind",
+        "mask",
+        "nested",
+        "process",
+    )
+
+    descriptor = True
+    condition = True
+
+    def __init__(self, user: User, request: Request) -> None:
+        super().__init__(user, request)
+        self._epoll: select.epoll | None = None
+        self._fileno = -1
+        self._number = -1
+        self.close_watch = -1
+        self.kind = 0
+        self.mask = 0
+        self.nested = False
+        self.process: Process | None = None
+        self.inner: User | None = None
+        """The queue of ours that is watched."""
+        self.inside: tuple[User, ...] = ()
+        """Queues of ours in the epoll that is watched, as far as that was seen."""
+
+    def wanted(self, events: int) -> int:
+        """The bits of poll(2) to be woken for."""
+        return events
+
+    # Which file it is
+
+    def is_target(self, target: Target) -> bool:
+        """Whether the request's descriptor is the open file that is watched."""
+        borrowed = target.borrowed
+        if borrowed is None:
+            return False
+        if self.inner is not None or borrowed.kind == KEVENT:
+            return self.inner is not None and self.inner is self.user.system.queue_of(borrowed)
+        return self._same(os.getpid(), borrowed.fd) is True
+
+    def _same(self, pid: int, number: int) -> bool | None:
+        if self._fileno < 0:
+            return None
+        return syscalls.same_file_in_epoll(pid, number, self._fileno, self._number)
+
+    def gone(self) -> bool:
+        """Whether the file was closed, everywhere."""
+        if self.inner is not None:
+            return self.inner.released.is_set()
+        # Any descriptor of ours will do to be compared with.
+        return self._same(os.getpid(), self._fileno) is None
+
+    def borrow_again(self) -> Borrowed | None:
+        """The file, if it is still behind the number that it was added under."""
+        if self.process is None:
+            return None
+        try:
+            if not self.process.alive() or not self._same(self.process.pid, self.ident):
+                return None
+            borrowed = self.user.system.clients.borrow(self.process, self.ident)
+        except (OSError, RefusedError):
+            return None
+        if syscalls.same_file_in_epoll(os.getpid(), borrowed.fd, self._fileno, self._number):
+            return borrowed
+        borrowed.close()
+        return None
+
+    # Coming and going
+
+    def enqueue(self, request: Request, target: Target) -> None:
+        """Watch the file."""
+        borrowed = target.borrowed
+        assert borrowed is not None
+        self.process = borrowed.process
+        self.kind = borrowed.kind
+        self.nested = borrowed.nested
+        self.mask = self.wanted(request.events) | _ALWAYS
+        system = self.user.system
+        if self.kind == KEVENT:
+            self._enqueue_queue(borrowed)
+            return
+        if self.kind == OTHER and system.is_fuse(borrowed):
+            raise RefusedError(errno.EOPNOTSUPP)
+        if self.kind == ANON and self.nested:
+            self.inside = system.queues_inside(borrowed)
+            for queue in self.inside:
+                queue.outer[self] = None
+            self.check_loop()
+        self._register(borrowed, bool(request.flags & EDGE))
+        if request.flags & NOTIFY_BROKEN:
+            system.closes.watch(self, borrowed)
+
+    def _register(self, borrowed: Borrowed, edges: bool) -> None:
+        try:
+            epoll = select.epoll()
+        except OSError:
+            raise RefusedError(errno.ENOSPC) from None
+        try:
+            if edges:
+                # A pipe that nobody asks for edges wakes its readers by the first byte alone.
+                epoll.register(borrowed.fd, self.mask | select.EPOLLET)
+                epoll.modify(borrowed.fd, self.mask)
+            else:
+                epoll.register(borrowed.fd, self.mask)
+        except OSError as error:
+            epoll.close()
+            raise RefusedError(error.errno or errno.EIO) from None
+        self._unregister()
+        self._epoll, self._fileno, self._number = epoll, epoll.fileno(), borrowed.fd
+        try:
+            self._pool.add(self._fileno, self._active)
+        except OSError as error:
+            raise RefusedError(error.errno or errno.EIO) from None
+
+    @property
+    def _pool(self) -> Pool:
+        system = self.user.system
+        return system.nested if self.nested and self.kind == ANON else system.leaves
+
+    def _active(self) -> None:
+        self.user.activity(self)
+
+    def _unregister(self) -> None:
+        if self._epoll is not None:
+            self._pool.forget(self._fileno)
+            self._epoll.close()
+            self._epoll, self._fileno = None, -1
+
+    def modify(self, request: Request, target: Target) -> None:
+        """Watch for something else."""
+        borrowed = target.borrowed
+        assert borrowed is not None
+        system = self.user.system
+        mask = self.wanted(request.events) | _ALWAYS
+        with self.user.lock:
+            if not self.user.modify_locked(self, request):
+                raise RefusedError(errno.ENOENT)
+            self.mask = mask
+        if self.inner is None:
+            self._register(borrowed, bool(request.flags & EDGE))
+            system.closes.unwatch(self)
+            if request.flags & NOTIFY_BROKEN:
+                system.closes.watch(self, borrowed)
+        elif not request.flags & DISABLED and self.poll(None):
+            self.user.activity(self)
+
+    def dequeue(self) -> None:
+        """Watch it no more."""
+        for queue in self.inside if self.inner is None else (self.inner,):
+            queue.outer.pop(self, None)
+        self.user.system.closes.unwatch(self)
+        self._unregister()
+
+    # What holds
+
+    def bits(self) -> int:
+        """Those bits of poll(2) that were asked for and hold now."""
+        if self.inner is not None:
+            return _IN & self.mask if self.inner.has_ready(1) else 0
+        epoll = self._epoll
+        if epoll is None:
+            return 0
+        try:
+            found = epoll.poll(0, 1)
+        except (ValueError, OSError):
+            return 0  # removed meanwhile
+        return found[0][1] & self.mask if found else 0
+
+    def poll(self, event: Event | None) -> int:
+        """What holds now."""
+        if self.inner is not None and self.user.system.released(self.inner):
+            return 0
+        return self.bits()
+
+    def poll_as_polled(self, depth: int) -> bool:
+        """Other queues of events might lead back to who asks: their last word stands."""
+        if not self.nested:
+            return bool(self.poll(None))
+        if self.inner is None or depth >= MAX_DEPTH:
+            return True
+        if self.user.system.released(self.inner):
+            return False
+        return self.inner.has_ready(depth + 1)
+
+    # Queues of queues
+
+    def _enqueue_queue(self, borrowed: Borrowed) -> None:
+        inner = self.user.system.queue_of(borrowed)
+        if inner is None or inner is self.user:
+            raise RefusedError(errno.ELOOP if inner is not None else errno.EPERM)
+        self.inner = inner
+        inner.outer[self] = None
+        self.check_loop()
+        if inner.has_ready(1) and self.mask & _IN:
+            self.user.activity(self)
+
+    def check_loop(self) -> None:
+        """ELOOP where a wake-up of our queue's pollers comes back to it, or reaches too many."""
+        reached = {self.user: None}
+        queues = [self.user]
+        while queues:
+            for watcher in list(queues.pop().outer):
+                queue = watcher.user
+                if queue is self.user or len(reached) > MAX_WATCHERS:
+                    raise RefusedError(errno.ELOOP)
+                if queue not in reached:
+                    reached[queue] = None
+                    queues.append(queue)
+
+

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the simulator hears of everything: one epoll instance over all that can be active.
+
+`Pool.drain` tells the sources of what has happened, in its order.  A thread of the hub does that
+whenever something does; and every call does it before it looks at a queue, so that what happened
+before a call is known to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections.abc import Callable
+
+_log = logging.getLogger("pykevent.sim")
+
+_AT_ONCE = 256
+
+
+class Pool:
+    """An epoll instance, what is to be called for its members, and a thread that waits for it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._epoll = select.epoll()
+        self._calls: dict[int, Callable[[], None]] = {}
+        self._lock = threading.Lock()
+        self._kick = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread: threading.Thread | None = None
+        self.tick: Callable[[], float | None] = lambda: None
+        """Called by the thread each time it wakes; says after how many seconds again at most."""
+        self.add(self._kick, self._kicked)
+
+    def add(self, fd: int, call: Callable[[], None]) -> None:
+        """Have @call made for each activity of @fd from now on, and for what holds now."""
+        self._calls[fd] = call
+        try:
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+        except BaseException:
+            del self._calls[fd]
+            raise
+        if self._thread is None and fd != self._kick:
+            self._start()
+
+    def forget(self, fd: int) -> None:
+        """No call for @fd any more, which is about to be closed."""
+        self._calls.pop(fd, None)
+
+    def drain(self) -> None:
+        """Make the calls that are due."""
+        with self._lock:
+            while True:
+                events = self._epoll.poll(0, _AT_ONCE)
+                for fd, _ in events:
+                    call = self._calls.get(fd)
+                    if call is not None:
+                        call()
+                if len(events) < _AT_ONCE:
+                    return
+
+    @property
+    def members(self) -> int:
+        """How many there are, apart from its own."""
+        return len(self._calls) - 1
+
+    def kick(self) -> None:
+        """Have the thread look after its ticks."""
+        os.eventfd_write(self._kick, 1)
+
+    def _kicked(self) -> None:
+        os.eventfd_read(self._kick)
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        poller = select.poll()
+        poller.register(self._epoll.fileno(), select.POLLIN)
+        while True:
+            try:
+                seconds = self.tick()
+                poller.poll(None if seconds is None else seconds * 1000)
+                self.drain()
+            except Exception:
+                _log.exception("in the hub")

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Telling a thread that waits on behalf of a client that the client was sent a signal.
+
+libfuse calls back as soon as the kernel tells it.  No thread looks again and again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from pykevent.sim.kevent import Waiter
+
+_Callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+
+MAX_BLOCKED = 1024
+"""Calls that may wait at once: each has a thread of libfuse's."""
+
+
+class Interrupts:
+    """The calls that wait."""
+
+    def __init__(self, libfuse: ctypes.CDLL | Any) -> None:
+        self._register = libfuse.fuse_req_interrupt_func
+        self._register.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        self._register.restype = None
+        self._waiters: dict[int, Waiter] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._callback = _Callback(self._interrupted)  # to be kept as long as it may be called
+        self._address = ctypes.cast(self._callback, ctypes.c_void_p)
+
+    def _interrupted(self, request: int | None, number: int | None) -> None:
+        waiter = self._waiters.get(number or 0)
+        if waiter is not None:
+            waiter.interrupted = True
+            waiter.wake()
+
+    @contextlib.contextmanager
+    def told(self, request: int, waiter: Waiter) -> Iterator[None]:
+        """Meanwhile a signal wakes the waiter.  OverflowError where too many wait already."""
+        number = next(self._numbers)
+        with self._lock:
+            if len(self._waiters) >= MAX_BLOCKED:
+                raise OverflowError("too many calls that wait")
+            self._waiters[number] = waiter
+            if self._stopped:
+                waiter.interrupted = True
+        self._register(request, self._address, number)
+        try:
+            yield
+        finally:
+            self._register(request, None, None)
+            del self._waiters[number]
+
+    def stop(self) -> None:
+        """Wake all, now and from now on: the simulator ends."""
+        with self._lock:
+            self._stopped = True
+            for waiter in list(self._waiters.values()):
+                waiter.interrupted = True
+                waiter.wake()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return len(self._waiters)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""System calls that Python has no function for.  Each raises OSError."""
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+# Those that are the same on every architecture; the others by architecture.
+_PIDFD_SEND_SIGNAL, _PIDFD_OPEN, _OPENAT2, _PIDFD_GETFD = 424, 434, 437, 438
+_KCMP, _SETGROUPS = {
+    "x86_64": (312, 116),
+    "aarch64": (272, 159),
+    "riscv64": (272, 159),
+}.get(platform.machine(), (272, 159))
+
+_KCMP_FILE, _KCMP_EPOLL_TFD = 0, 7
+
+RESOLVE_NO_MAGICLINKS, RESOLVE_IN_ROOT = 0x02, 0x10
+
+IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_CLOSE_NOWRITE = 0x2, 0x4, 0x8, 0x10
+IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
+IN_DELETE_SELF, IN_MOVE_SELF, IN_UNMOUNT = 0x400, 0x800, 0x2000
+IN_Q_OVERFLOW, IN_IGNORED, IN_ISDIR = 0x4000, 0x8000, 0x40000000
+IN_MASK_ADD = 0x20000000
+IN_CLOSE = IN_CLOSE_WRITE | IN_CLOSE_NOWRITE
+
+
+class _EpollSlot(ctypes.Structure):
+    _fields_ = (("efd", ctypes.c_uint32), ("tfd", ctypes.c_uint32), ("toff", ctypes.c_uint32))
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A duplicate of the descriptor @fd of another process."""
+    return _check(_libc.syscall(_PIDFD_GETFD, pidfd, fd, 0))
+
+
+def pidfd_alive(pidfd: int) -> bool:
+    """Whether the process has not been reaped, and its number thus not been given away."""
+    return bool(
+        _libc.syscall(_PIDFD_SEND_SIGNAL, pidfd, 0, None, 0) == 0
+        or ctypes.get_errno() != errno.ESRCH
+    )
+
+
+def same_file_in_epoll(pid: int, fd: int, epoll: int, target: int) -> bool | None:
+    """Whether @fd of process @pid is the open file that our @epoll watches as number @target.
+
+    None where the epoll watches it no more: it was closed.  EBADF where @pid has no such fd.
+    """
+    slot = _EpollSlot(epoll, target, 0)
+    order = _libc.syscall(
+        _KCMP, pid, _self(), _KCMP_EPOLL_TFD, ctypes.c_ulong(fd), ctypes.byref(slot)
+    )
+    if order >= 0:
+        return bool(order == 0)
+    error = ctypes.get_errno()
+    if error == errno.ENOENT:
+        return None
+    raise OSError(error, os.strerror(error))
+
+
+def same_file(pid: int, fd: int, other_pid: int, other_fd: int) -> bool:
+    """Whether two descriptors are the same open file."""
+    order = _libc.syscall(
+        _KCMP, pid, other_pid, _KCMP_FILE, ctypes.c_ulong(fd), ctypes.c_ulong(other_fd)
+    )
+    return _check(order) == 0
+
+
+def _self() -> int:
+    return os.getpid()
+
+
+def inotify_init() -> int:
+    """A new inotify instance, which does not block."""
+    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def inotify_add_watch(instance: int, path: bytes, mask: int) -> int:
+    """Watch what @path leads to; returns the watch's number."""
+    return _check(_libc.inotify_add_watch(instance, path, ctypes.c_uint32(mask)))
+
+
+def inotify_rm_watch(instance: int, watch: int) -> None:
+    """End a watch."""
+    _check(_libc.inotify_rm_watch(instance, watch))
+
+
+def timerfd_create(clock: int) -> int:
+    """A timer of that clock, which does not block."""
+    return _check(_libc.timerfd_create(clock, os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def timerfd_settime(fd: int, when: int) -> None:
+    """Let it expire at that point in time, in ns."""
+    times = struct.pack("=qqqq", 0, 0, when // 10**9, when % 10**9)
+    _check(_libc.timerfd_settime(fd, 1, times, None))
+
+
+def setfsuid(uid: int) -> int:
+    """The calling thread looks at files as @uid; returns who it was."""
+    return int(_libc.setfsuid(uid))
+
+
+def setfsgid(gid: int) -> int:
+    """The same for the group."""
+    return int(_libc.setfsgid(gid))
+
+
+def setgroups(groups: list[int]) -> None:
+    """The supplementary groups of the calling thread alone."""
+    array = (ctypes.c_uint32 * len(groups))(*groups)
+    _check(_libc.syscall(_SETGROUPS, len(groups), array))
+
+
+def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
+    """open(2) from a directory, with restrictions on the way."""
+    how = struct.pack("=QQQ", flags, 0, resolve)
+    return _check(_libc.syscall(_OPENAT2, directory, path, how, len(how)))
+
+
+def ioctl(fd: int, number: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
+    """ioctl(2), without the interpreter's lock."""
+    return _check(_libc.ioctl(fd, ctypes.c_ulong(number), ctypes.byref(buffer)))

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What all queues of one simulator share."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import time
+
+from pykevent.sim import syscalls
+from pykevent.sim.account import Accounts, Limits
+from pykevent.sim.client import ANON, KEVENT, Borrowed, Clients
+from pykevent.sim.clocks import Clocks
+from pykevent.sim.closes import Closes
+from pykevent.sim.hub import Pool
+from pykevent.sim.inode import InodeKevent
+from pykevent.sim.kevent import RefusedError
+from pykevent.sim.queue import User
+from pykevent.sim.watches import Watches
+
+IDENTIFY = 2 << 30 | 8 << 16 | 0xE7 << 8 | 0x7F
+"""An ioctl that only the simulator itself may make: which queue a descriptor is."""
+
+TICK = 0.01
+"""Seconds between looks at files whose close nothing tells of, where somebody wants to know."""
+
+_SETTLE = 0.005
+_MAX_DEPTH = 5
+
+
+class System:
+    """The simulator behind the device file."""
+
+    def __init__(self, limits: Limits) -> None:
+        InodeKevent.most = limits.max_inode_events
+        self.limits = limits
+        self.accounts = Accounts(limits)
+        self.clients = Clients()
+        self.clocks = Clocks()
+        self.leaves = Pool("leaves")
+        self.nested = Pool("nested")
+        self.leaves.tick = self._tick
+        self.closes = Closes(self)
+        self.watches = Watches(self)
+        self.queues: dict[int, User] = {}
+        self.flushed: dict[User, None] = {}
+        """Closed somewhere since they were last used; perhaps for good."""
+        self._numbers = itertools.count(1)
+        for fd in self.clocks.filenos():
+            self.leaves.add(fd, self.clocks.expire)
+
+    # Queues
+
+    def open(self, uid: int) -> int:
+        """A new queue, by its number."""
+        number = next(self._numbers)
+        self.queues[number] = User(self, self.accounts.get(uid))
+        return number
+
+    def close(self, number: int) -> None:
+        """The end of one."""
+        queue = self.queues.pop(number)
+        self.flushed.pop(queue, None)
+        queue.release()
+
+    def sync(self, queue: User) -> None:
+        """Let the queue know of all that has happened before this call."""
+        self.leaves.drain()
+        if self.nested.members:
+            self.nested.drain()
+        self.clocks.expire()
+        if queue.reporters:
+            queue.look_at_closes()
+
+    def sync_polled(self, queue: User) -> None:
+        """The same for who polls the queue, perhaps by way of what it watches: no looking there."""
+        self.leaves.drain()
+        self.clocks.expire()
+        if queue.reporters:
+            queue.look_at_closes()
+
+    def released(self, queue: User) -> bool:
+        """Whether a queue was closed for good: that news comes a moment after the close."""
+        if queue in self.flushed:
+            self.flushed.pop(queue, None)
+            queue.released.wait(_SETTLE)
+        return queue.released.is_set()
+
+    def settle_releases(self) -> None:
+        """Have every queue released that was closed for good before this call."""
+        for queue in list(self.flushed):
+            self.released(queue)
+
+    def _tick(self) -> float | None:
+        reporting = [queue for queue in list(self.queues.values()) if queue.reporters]
+        if not reporting:
+            return None
+        begun = time.monotonic()
+        for queue in reporting:
+            queue.look_at_closes()
+        # No more than a twentieth of the time is spent on this.
+        return max(TICK, 20 * (time.monotonic() - begun))
+
+    # Files that are queues
+
+    def queue_of(self, borrowed: Borrowed) -> User | None:
+        """The queue of this simulator that an open file is."""
+        if borrowed.kind != KEVENT:
+            return None
+        answer = ctypes.create_string_buffer(8)
+        try:
+            syscalls.ioctl(borrowed.fd, IDENTIFY, answer)
+        except OSError:
+            return None
+        return self.queues.get(int.from_bytes(answer.raw, "little"))
+
+    def queues_inside(self, borrowed: Borrowed, depth: int = 0) -> tuple[User, ...]:
+        """The queues that an epoll of the client's watches, as far as they can be found."""
+        if borrowed.anonymous != "[eventpoll]" or depth >= _MAX_DEPTH:
+            return ()
+        found: dict[User, None] = {}
+        for number, device in _watched_by(borrowed.fd):
+            if device not in (self.clients.own_device, borrowed.stat.st_dev):
+                continue
+            try:
+                other = self.clients.borrow(borrowed.process, number)
+            except RefusedError:
+                continue
+            try:
+                if syscalls.same_file_in_epoll(os.getpid(), other.fd, borrowed.fd, number):
+                    queue = self.queue_of(other)
+                    if queue is not None:
+                        found[queue] = None
+                    elif other.kind == ANON:
+                        found.update(dict.fromkeys(self.queues_inside(other, depth + 1)))
+            except OSError:
+                continue
+            finally:
+                other.close()
+        return tuple(found)
+
+    @staticmethod
+    def is_fuse(borrowed: Borrowed) -> bool:
+        """Whether to look at a file would be to wait for another FUSE server."""
+        with open(f"/proc/self/fdinfo/{borrowed.fd}") as file:
+            mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
+        with open("/proc/self/mountinfo") as file:
+            for line in file:
+                if line.split()[0] == mount:
+                    return line.partition(" - ")[2].split()[0].startswith("fuse")
+        return False
+
+
+def _watched_by(epoll: int) -> list[tuple[int, int]]:
+    """The numbers and devices of what an epoll watches."""
+    found = []
+    with open(f"/proc/self/fdinfo/{epoll}") as file:
+        for line in file:
+            if not line.startswith("tfd:"):
+                continue
+            words = line.replace(":", ": ").split()
+            fields = dict(zip(words[::2], words[1::2], strict=False))
+            device = int(fields["sdev:"], 16)
+            # As the kernel keeps it: 12 bits for the major number, 20 for the minor one.
+            found.append((int(fields["tfd:"]), os.makedev(device >> 20, device & 0xFFFFF)))
+    return found
