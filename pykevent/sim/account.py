@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Account:
     queues: int = 0
     kevents: int = 0
     inode_events: int = 0
+    pins: int = 0
     watches: Counter[Inode] = field(default_factory=Counter)
 
     def charge(self, in_queue: int) -> None:
@@ -65,6 +67,22 @@ class Account:
         """One kevent less."""
         with self.lock:
             self.kevents -= 1
+
+    def charge_pin(self, pid: int) -> None:
+        """One more file that is held; EMFILE past what the process may have open."""
+        with self.lock:
+            try:
+                most = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+            except OSError:
+                most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            if self.pins >= most and self.uid != 0:
+                raise RefusedError(errno.EMFILE)
+            self.pins += 1
+
+    def uncharge_pin(self) -> None:
+        """One less."""
+        with self.lock:
+            self.pins -= 1
 
     def charge_watch(self, inode: Inode) -> None:
         """One more kevent on an inode; ENOSPC where there are too many."""

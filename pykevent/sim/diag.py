@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import struct
 
+_NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST, _DUMP = 1, 0x300
 _ERROR, _DONE = 2, 3
@@ -30,7 +31,7 @@ def backlog(domain: int, inode: int) -> int:
 
 
 def _ask(flags: int, request: bytes) -> list[bytes]:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_SOCK_DIAG) as netlink:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
         size = _HEADER.size + len(request)
         header = _HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST | flags, 1, 0)
         netlink.send(header + request)

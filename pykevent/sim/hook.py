@@ -41,6 +41,9 @@ MAX_DEPTH = 5
 MAX_WATCHERS = 1000
 """How many queues may be woken by one, directly or through others."""
 
+PINNED = OTHER
+"""The kinds of file that a kevent keeps open: devices and the rest, as on the module."""
+
 _ALWAYS = select.EPOLLERR | select.EPOLLHUP
 _IN = select.EPOLLIN | select.EPOLLRDNORM
 
@@ -52,6 +55,7 @@ class FileKevent(Kevent):
         "_epoll",
         "_fileno",
         "_number",
+        "_pin",
         "close_watch",
         "inner",
         "inside",
@@ -59,6 +63,7 @@ class FileKevent(Kevent):
         "mask",
         "nested",
         "process",
+        "signals",
     )
 
     descriptor = True
@@ -69,11 +74,14 @@ class FileKevent(Kevent):
         self._epoll: select.epoll | None = None
         self._fileno = -1
         self._number = -1
+        self._pin = -1
         self.close_watch = -1
         self.kind = 0
         self.mask = 0
         self.nested = False
         self.process: Process | None = None
+        self.signals: Signals | None = None
+        """Of a signalfd, which the kernel shows to its own process only."""
         self.inner: User | None = None
         """The queue of ours that is watched."""
         self.inside: tuple[User, ...] = ()
@@ -135,16 +143,27 @@ class FileKevent(Kevent):
         if self.kind == KEVENT:
             self._enqueue_queue(borrowed)
             return
-        if self.kind == OTHER and system.is_fuse(borrowed):
-            raise RefusedError(errno.EOPNOTSUPP)
+        if self.kind & PINNED:
+            self._hold(request, borrowed)
         if self.kind == ANON and self.nested:
             self.inside = system.queues_inside(borrowed)
             for queue in self.inside:
                 queue.outer[self] = None
             self.check_loop()
         self._register(borrowed, bool(request.flags & EDGE))
+        if self.kind == ANON and borrowed.anonymous == "[signalfd]":
+            self.signals = Signals(borrowed)
+            self.user.looked_at[self] = None
+            system.leaves.kick()
         if request.flags & NOTIFY_BROKEN:
             system.closes.watch(self, borrowed)
+
+    def _hold(self, request: Request, borrowed: Borrowed) -> None:
+        """Keep a file of a kind open that the module keeps open, too."""
+        if request.flags & NOTIFY_BROKEN or self.user.system.is_fuse(borrowed):
+            raise RefusedError(errno.EOPNOTSUPP)
+        self.user.account.charge_pin(borrowed.process.pid)
+        self._pin = os.dup(borrowed.fd)
 
     def _register(self, borrowed: Borrowed, edges: bool) -> None:
         try:
@@ -188,6 +207,8 @@ class FileKevent(Kevent):
         assert borrowed is not None
         system = self.user.system
         mask = self.wanted(request.events) | _ALWAYS
+        if request.flags & NOTIFY_BROKEN and self._pin >= 0:
+            raise RefusedError(errno.EOPNOTSUPP)
         with self.user.lock:
             if not self.user.modify_locked(self, request):
                 raise RefusedError(errno.ENOENT)
@@ -197,15 +218,27 @@ class FileKevent(Kevent):
             system.closes.unwatch(self)
             if request.flags & NOTIFY_BROKEN:
                 system.closes.watch(self, borrowed)
-        elif not request.flags & DISABLED and self.poll(None):
+        if self.signals is not None:
+            self.signals.seen = 0
+        if self.inner is not None and not request.flags & DISABLED and self.poll(None):
+            self.user.activity(self)
+
+    def look(self) -> None:
+        """Look whether a signal came since the last time."""
+        if self.signals is not None and self.signals.news():
             self.user.activity(self)
 
     def dequeue(self) -> None:
         """Watch it no more."""
+        self.user.looked_at.pop(self, None)
         for queue in self.inside if self.inner is None else (self.inner,):
             queue.outer.pop(self, None)
         self.user.system.closes.unwatch(self)
         self._unregister()
+        if self._pin >= 0:
+            os.close(self._pin)
+            self._pin = -1
+            self.user.account.uncharge_pin()
 
     # What holds
 
@@ -213,6 +246,8 @@ class FileKevent(Kevent):
         """Those bits of poll(2) that were asked for and hold now."""
         if self.inner is not None:
             return _IN & self.mask if self.inner.has_ready(1) else 0
+        if self.signals is not None:
+            return _IN & self.mask if self.signals.pending() else 0
         epoll = self._epoll
         if epoll is None:
             return 0
@@ -264,3 +299,34 @@ class FileKevent(Kevent):
                     queues.append(queue)
 
 
+class Signals:
+    """The signals that a signalfd would give to the process that it is of."""
+
+    def __init__(self, borrowed: Borrowed) -> None:
+        self._process = borrowed.process
+        self.seen = 0
+        """Those that were pending when it was last looked."""
+        self._mask = 0
+        with open(f"/proc/self/fdinfo/{borrowed.fd}") as file:
+            for line in file:
+                if line.startswith("sigmask:"):
+                    self._mask = int(line.split()[1], 16)
+
+    def pending(self) -> int:
+        """Those that wait, for the process or any of its threads."""
+        found = 0
+        task = f"/proc/{self._process.pid}/task"
+        try:
+            for thread in os.listdir(task):
+                with open(f"{task}/{thread}/status") as file:
+                    for line in file:
+                        if line.startswith(("SigPnd:", "ShdPnd:")):
+                            found |= int(line.split()[1], 16)
+        except OSError:
+            return 0
+        return found & self._mask
+
+    def news(self) -> bool:
+        """Whether one came that was not there before."""
+        before, self.seen = self.seen, self.pending()
+        return bool(self.seen & ~before)

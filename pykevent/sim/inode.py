@@ -57,7 +57,8 @@ _ISDIR = int(InodeEvents.ISDIR)
 _F_OFD_GETLK, _F_OFD_SETLK = 36, 37
 _FLOCK = struct.Struct("=hh4xqqi4x")
 _first_token = (1 << 61) + int.from_bytes(os.urandom(6), "little") * 256
-_tokens = itertools.count(_first_token)
+# Not next to each other: the kernel would make one lock of two.
+_tokens = itertools.count(_first_token, 2)
 
 _LOOK_AGAIN = [500_000 << turn for turn in range(6)]
 

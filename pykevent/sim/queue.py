@@ -20,6 +20,7 @@ from pykevent.abi import EventType
 from pykevent.sim import sources
 from pykevent.sim.account import Account
 from pykevent.sim.client import Client
+from pykevent.sim.hook import PINNED, FileKevent
 from pykevent.sim.kevent import (
     AGAIN,
     BROKEN,
@@ -37,7 +38,6 @@ from pykevent.sim.ready import ReadyList
 from pykevent.sim.user import UserKevent
 
 if TYPE_CHECKING:
-    from pykevent.sim.hook import FileKevent
     from pykevent.sim.system import System
 
 GHOST_SCAN = 16
@@ -58,6 +58,8 @@ class User(ReadyList):
         self.count = 0
         self.reporters: dict[Kevent, None] = {}
         """Those whose close is to be reported and shows only to who looks."""
+        self.looked_at: dict[FileKevent, None] = {}
+        """Those whose activity shows only to who looks."""
         self.outer: dict[FileKevent, None] = {}
         """Kevents of other queues that watch this one, directly or through an epoll."""
         self.released = threading.Event()
@@ -286,11 +288,18 @@ class User(ReadyList):
                     return
             raise RefusedError(errno.ENOENT)
 
-    def look_at_closes(self) -> None:
-        """Notice the closes that are to be reported and show only to who looks."""
+    @property
+    def has_to_look(self) -> bool:
+        """Whether there is anything that shows only to who looks."""
+        return bool(self.reporters or self.looked_at)
+
+    def look(self) -> None:
+        """Notice what shows only to who looks: closes that are to be reported, and signals."""
         for kevent in list(self.reporters):
             if kevent.gone():
                 self.closed(kevent, False)
+        for watcher in list(self.looked_at):
+            watcher.look()
 
     def info(self) -> bytes:
         """``struct kevent_info``."""
@@ -302,7 +311,7 @@ class User(ReadyList):
             return abi.INFO_ANSWER.pack(
                 abi.ABI_VERSION,
                 sources.FEATURES,
-                0,
+                PINNED,
                 limits.max_inode_events,
                 limits.max_queue_kevents,
                 limits.max_user_kevents,

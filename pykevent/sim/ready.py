@@ -11,6 +11,7 @@ Functions whose names end in ``_locked`` want the queue's lock held.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -35,6 +36,8 @@ from pykevent.sim.kevent import (
     Request,
     Waiter,
 )
+
+_log = logging.getLogger("pykevent.sim")
 
 BATCH = 64
 """How many events are claimed at once."""
@@ -378,7 +381,12 @@ class Delivery:
         kevent = item.kevent
         if not kevent.condition or event.flags & _EVENT_BROKEN:
             return True
-        event.events = kevent.poll(event)
+        try:
+            event.events = kevent.poll(event)
+        except Exception:
+            # One source must not take the events of the others with it.
+            _log.exception("a %s kevent cannot be asked", kevent.name)
+            event.events = 0
         if event.events:
             return True
         gone = kevent.gone()

@@ -70,15 +70,15 @@ class System:
         if self.nested.members:
             self.nested.drain()
         self.clocks.expire()
-        if queue.reporters:
-            queue.look_at_closes()
+        if queue.has_to_look:
+            queue.look()
 
     def sync_polled(self, queue: User) -> None:
         """The same for who polls the queue, perhaps by way of what it watches: no looking there."""
         self.leaves.drain()
         self.clocks.expire()
-        if queue.reporters:
-            queue.look_at_closes()
+        if queue.has_to_look:
+            queue.look()
 
     def released(self, queue: User) -> bool:
         """Whether a queue was closed for good: that news comes a moment after the close."""
@@ -93,12 +93,12 @@ class System:
             self.released(queue)
 
     def _tick(self) -> float | None:
-        reporting = [queue for queue in list(self.queues.values()) if queue.reporters]
-        if not reporting:
+        looking = [queue for queue in list(self.queues.values()) if queue.has_to_look]
+        if not looking:
             return None
         begun = time.monotonic()
-        for queue in reporting:
-            queue.look_at_closes()
+        for queue in looking:
+            queue.look()
         # No more than a twentieth of the time is spent on this.
         return max(TICK, 20 * (time.monotonic() - begun))
 
