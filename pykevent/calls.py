@@ -2,8 +2,10 @@
 """The one function through which every ioctl of this package goes."""
 
 import ctypes
+import errno
 import fcntl
-import os
+
+from pykevent.errors import call_error
 
 _libc_ioctl = ctypes.CDLL(None, use_errno=True).ioctl
 _libc_ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
@@ -25,11 +27,13 @@ def ioctl(fd: int, number: int, buffer: bytearray, *, blocking: bool) -> int:
     # say in every version whether the buffer is written back on EINTR, which CHANGE_WAIT needs.
     # ctypes always releases the GIL and always works in place.
     if not blocking and len(buffer) <= _FCNTL_COPIES:
-        copied: int = fcntl.ioctl(fd, number, buffer, True)
+        try:
+            copied: int = fcntl.ioctl(fd, number, buffer, True)
+        except OSError as failed:
+            raise call_error(failed.errno or errno.EIO) from None
         return copied
     argument = (ctypes.c_char * len(buffer)).from_buffer(buffer)
     answer: int = _libc_ioctl(fd, number, ctypes.addressof(argument))
     if answer < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+        raise call_error(ctypes.get_errno())
     return answer

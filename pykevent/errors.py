@@ -14,7 +14,7 @@ _OPEN_HINTS = {
     errno.ENXIO: "the device node is there but the module is not: load it (`insmod kevent.ko`, "
     "or `modprobe kevent` where it is installed)",
     errno.ENOTTY: "this is not a kevent device: correct KEVENT_DEVICE",
-    errno.ENOTCONN: "the simulator behind this device has died: unmount it and start it again",
+    errno.ENOTCONN: "the simulator behind this device has died: start it again",
 }
 _OPEN_HINTS[errno.EPERM] = _OPEN_HINTS[errno.EACCES]
 _OPEN_HINTS[errno.ENODEV] = _OPEN_HINTS[errno.ENXIO]
@@ -45,12 +45,22 @@ class ChangesAppliedError(OSError):
         self.results = results
 
 
-def open_error(error: int, device: str) -> OSError:
+def open_error(error: int, device: str, more: str = "") -> OSError:
     """The error of opening `device`, with the same errno and a sentence about what to do next."""
     message = os.strerror(error)
     if error in _OPEN_HINTS:
         message = f"{message}; {_OPEN_HINTS[error]}"
+    if more:
+        message = f"{message}; {more}"
     return OSError(error, message, device)
+
+
+def call_error(error: int) -> OSError:
+    """The error of an ioctl."""
+    message = os.strerror(error)
+    if error in (errno.ENOTCONN, errno.ECONNABORTED):
+        message = f"{message}; the simulator behind this queue has died: open another queue"
+    return OSError(error, message)
 
 
 def request_error(error: int, kind: int) -> OSError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from pykevent import abi, calls
+from pykevent import abi, autostart, calls
 from pykevent.abi import EventType, Feature, FileKind, Flags, InodeEvents, PollEvents, SocketEvents
 from pykevent.errors import ChangesAppliedError, open_error, request_error
 from pykevent.events import Event, parse_records
@@ -66,23 +66,22 @@ class Queue:
     ) -> None:
         """Open `device`; by default what KEVENT_DEVICE names in the environment, or /dev/kevent.
 
-        `nonblocking` makes a read(2) of the descriptor fail where it would wait; it does not
-        concern `wait`.  Raises FileNotFoundError, PermissionError or another OSError with a
-        sentence about what to do.
+        Where neither is there, a simulator is started for this process and those that it starts,
+        see `pykevent.autostart`; the logger `pykevent` says so.  `nonblocking` makes a read(2) of
+        the descriptor fail where it would wait; it does not concern `wait`.  Raises
+        FileNotFoundError, PermissionError or another OSError with a sentence about what to do.
         """
-        if device is None:
-            device = os.environ.get("KEVENT_DEVICE") or DEFAULT_DEVICE
-        name = os.fspath(device)
         mode = os.O_RDWR | os.O_CLOEXEC | (os.O_NONBLOCK if nonblocking else 0)
+        fd, name = _open(device, mode)
+        self._handle = Handle(fd)
         try:
-            self._handle = Handle(os.open(name, mode))
-        except OSError as error:
-            raise open_error(error.errno or errno.EIO, name) from None
-        try:
-            version = self.info().version
+            info = self.info()
         except OSError as error:
             self.close()
             raise open_error(error.errno or errno.EIO, name) from None
+        version = info.version
+        if Feature.SIM in info.features:
+            autostart.let_look(name)
         if version != abi.ABI_VERSION:
             self.close()
             message = f"the device speaks version {version} of the ABI, this package"
@@ -417,6 +416,22 @@ class Queue:
 def open(device: str | os.PathLike[str] | None = None, *, nonblocking: bool = False) -> Queue:
     """Open a queue, see `Queue`: of `device`, of $KEVENT_DEVICE, or of /dev/kevent."""
     return Queue(device, nonblocking=nonblocking)
+
+
+def _open(device: str | os.PathLike[str] | None, mode: int) -> tuple[int, str]:
+    """Open the device that is meant; its descriptor and its name."""
+    chosen = device or os.environ.get("KEVENT_DEVICE")
+    name = os.fspath(chosen or DEFAULT_DEVICE)
+    try:
+        return os.open(name, mode), name
+    except OSError as error:
+        number = error.errno or errno.EIO
+    if number != errno.ENOENT or chosen or not autostart.wanted():
+        raise open_error(number, name)
+    try:
+        return autostart.open_device(mode)
+    except autostart.CannotStartError as error:
+        raise open_error(number, name, f"the simulator cannot be started: {error}") from None
 
 
 def _kind_of(fileobj: FileLike) -> EventType:

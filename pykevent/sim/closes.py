@@ -9,6 +9,7 @@ nothing, and are asked again and again while somebody wants to know.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
@@ -71,10 +72,8 @@ class Closes:
             kevents = self._kevents.get(kevent.close_watch, {})
             kevents.pop(kevent, None)
             if not kevents and self._kevents.pop(kevent.close_watch, None) is not None:
-                try:
+                with contextlib.suppress(OSError):  # it may have gone with its inode
                     syscalls.inotify_rm_watch(self._inotify, kevent.close_watch)
-                except OSError:
-                    pass  # it went with its inode
             kevent.close_watch = -1
 
     def read(self) -> None:

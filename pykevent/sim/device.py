@@ -116,9 +116,7 @@ def deliver(
         return 0, 0
     ended = ""
     while True:
-        result, left = _deliver_now(
-            queue, room, 0 if ended else minimum, call, ended == "signal"
-        )
+        result, left = _deliver_now(queue, room, 0 if ended else minimum, call, ended == "signal")
         if result or not minimum or ended == "time" or (minimum == 1 and deadline.now):
             return result, left
         if ended:

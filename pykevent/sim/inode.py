@@ -121,12 +121,7 @@ class InodeKevent(Kevent):
     @classmethod
     def check(cls, request: Request) -> None:
         """Some events are to be asked for; the limit has a limit itself."""
-        if (
-            not request.events
-            or request.param0 > cls.most
-            or request.param1
-            or request.param2
-        ):
+        if not request.events or request.param0 > cls.most or request.param1 or request.param2:
             raise RefusedError(errno.EINVAL)
 
     @classmethod
@@ -245,9 +240,7 @@ class InodeKevent(Kevent):
 
     def _one_only(self) -> bool:
         """Of a kevent that ends or sleeps with its delivery one occurrence is enqueued."""
-        return bool(self.flags & ONESHOT) or bool(
-            self.flags & DISPATCH and not self.state & BROKEN
-        )
+        return bool(self.flags & ONESHOT) or bool(self.flags & DISPATCH and not self.state & BROKEN)
 
     def _append_locked(self, occurrence: Occurrence) -> bool:
         first = not self._occurrences

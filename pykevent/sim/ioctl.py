@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import cast
 
 from pykevent import abi
 from pykevent.abi import BATCH, POSTING, REQUEST, WAIT_FOREVER, WAIT_HEADER, WaitFlags
@@ -15,10 +14,10 @@ from pykevent.sim.kevent import U32_MAX, RefusedError, Request
 from pykevent.sim.queue import User
 
 _RESULT = struct.Struct("=i")
-_REQUEST_RESULT = cast(int, abi.kevent_request.result.offset)
-_POST_RESULT = cast(int, abi.kevent_post.result.offset)
-_CHANGED_AT = cast(int, abi.kevent_wait.changed.offset)
-_COUNTS_AT = cast(int, abi.kevent_wait.records.offset)
+_REQUEST_RESULT: int = abi.kevent_request.result.offset
+_POST_RESULT: int = abi.kevent_post.result.offset
+_CHANGED_AT: int = abi.kevent_wait.changed.offset
+_COUNTS_AT: int = abi.kevent_wait.records.offset
 _COUNTS = struct.Struct("=II")
 _CHANGED = struct.Struct("=I")
 _ABSTIME = int(WaitFlags.ABSTIME)
@@ -70,9 +69,7 @@ def _one(queue: User, op: int, request: Request, call: Call) -> int:
     return 0
 
 
-def _change_all(
-    queue: User, op: int, data: bytearray, at: int, count: int, call: Call
-) -> int:
+def _change_all(queue: User, op: int, data: bytearray, at: int, count: int, call: Call) -> int:
     """Apply requests, each of its own op where @op is 0; returns how many succeeded."""
     changed = 0
     for offset in range(at, at + count * REQUEST.size, REQUEST.size):
@@ -124,9 +121,7 @@ def _deadline(timeout: int, clock: int, absolute: bool) -> Deadline:
     forever = timeout == WAIT_FOREVER
     try:
         # The clock is checked also where it does not matter.
-        expires, base = point_in_time(
-            0 if forever else timeout, clock, absolute or forever or now
-        )
+        expires, base = point_in_time(0 if forever else timeout, clock, absolute or forever or now)
     except ValueError:
         raise RefusedError(errno.EINVAL) from None
     return Deadline(MAX_TIME if forever else expires, base, now)
@@ -135,8 +130,8 @@ def _deadline(timeout: int, clock: int, absolute: bool) -> Deadline:
 def _wait(queue: User, data: bytearray, call: Call, change: bool) -> int:
     if len(data) < WAIT_HEADER.size:
         return -errno.EINVAL
-    (changes, _, minimum, maximum, timeout, clock, flags, _, _, reserved) = (
-        WAIT_HEADER.unpack_from(data)
+    (changes, _, minimum, maximum, timeout, clock, flags, _, _, reserved) = WAIT_HEADER.unpack_from(
+        data
     )
     room_for = len(data) - WAIT_HEADER.size
     if (

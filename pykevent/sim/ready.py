@@ -303,9 +303,7 @@ class ReadyList:
 def _is_outdated(item: Item) -> bool:
     """Claimed for something that a MODIFY since then has put an end to."""
     kevent = item.kevent
-    return (
-        item is kevent.item and kevent.state & (MODIFIED | AGAIN | BROKEN) == MODIFIED
-    )
+    return item is kevent.item and kevent.state & (MODIFIED | AGAIN | BROKEN) == MODIFIED
 
 
 class Delivery:

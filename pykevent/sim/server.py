@@ -107,15 +107,17 @@ class _Poller:
 class Server(fuse.FUSE):  # type: ignore[misc]
     """A mount; serves it until it is unmounted or `stop` is called.
 
-    `ready` is called once it is served, `unused` whenever the last open queue was closed.
+    `begins` is called before it is mounted, `ready` once it is served, `unused` whenever the last
+    open queue was closed.
     """
 
     def __init__(
         self,
         system: System,
         mountpoint: str,
+        begins: Callable[[Server], None],
         ready: Callable[[], None],
-        unused: Callable[[], None] = lambda: None,
+        unused: Callable[[], None],
         **options: Any,
     ) -> None:
         version = _lib.fuse_version()
@@ -128,6 +130,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         self._unused = unused
         self._pollers: dict[int, _Poller] = {}
         self._begun = time.time()
+        begins(self)
         fuse.fuse_operations = _Operations
         super().__init__(
             _Names(),

@@ -145,12 +145,12 @@ class SocketKevent(FileKevent):
         if self._type == socket.SOCK_DGRAM and (inet or self._domain == socket.AF_UNIX):
             return _ioctl(sock, termios.FIONREAD)
         peek = socket.MSG_PEEK | socket.MSG_TRUNC | socket.MSG_DONTWAIT
-        return sock.recv_into(bytearray(1), 1, peek)
+        return int(sock.recv_into(bytearray(1), 1, peek))
 
     def _writable(self, sock: _Socket) -> int:
         memory = struct.unpack("=9I", sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))
         used = memory[_WMEM_QUEUED if self._is_tcp else _WMEM_ALLOC]
-        return max(memory[_SNDBUF] - used, 0)
+        return int(max(memory[_SNDBUF] - used, 0))
 
 
 class _Socket(socket.socket):

@@ -171,7 +171,7 @@ class Watches:
                 self._handle(data)
 
     def _handle(self, data: bytes) -> None:
-        events = []
+        events: list[tuple[int, int, int, bytes]] = []
         offset = 0
         last: dict[int, int] = {}
         while offset < len(data):
