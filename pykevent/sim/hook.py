@@ -1,15 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Watching a client's file without holding it, for the sources that watch files by polling them.
 
-Each kevent has an epoll instance of its own, in which the borrowed descriptor is registered before
-it is given back.  The registration lives as long as the client's open file and goes with its last
-close, wherever that is.  It can be asked what holds now (epoll_wait), and whether a descriptor is
-that very file (kcmp with KCMP_EPOLL_TFD); and to end it one need not reach the file, only close
-the instance.  The instance in turn is a member of the hub's, edge-triggered: every wake-up of the
-file is one of it.
-
-Another queue of this simulator is watched directly, not through the kernel, which would come back
-to us in the middle of things.
+`registration` says how.  Another queue of this simulator is watched directly, not through the
+kernel, which would come back to us in the middle of things.
 """
 
 from __future__ import annotations
@@ -19,9 +12,7 @@ import os
 import select
 from typing import TYPE_CHECKING
 
-from pykevent.sim import syscalls
 from pykevent.sim.client import ANON, KEVENT, OTHER, Borrowed, Process
-from pykevent.sim.hub import Pool
 from pykevent.sim.kevent import (
     DISABLED,
     EDGE,
@@ -32,6 +23,7 @@ from pykevent.sim.kevent import (
     Request,
     Target,
 )
+from pykevent.sim.registration import Registration, Registry
 
 if TYPE_CHECKING:
     from pykevent.sim.queue import User
@@ -52,10 +44,8 @@ class FileKevent(Kevent):
     """A kevent of a file that can be polled."""
 
     __slots__ = (
-        "_epoll",
-        "_fileno",
-        "_number",
         "_pin",
+        "_registration",
         "close_watch",
         "inner",
         "inside",
@@ -71,9 +61,7 @@ class FileKevent(Kevent):
 
     def __init__(self, user: User, request: Request) -> None:
         super().__init__(user, request)
-        self._epoll: select.epoll | None = None
-        self._fileno = -1
-        self._number = -1
+        self._registration: Registration | None = None
         self._pin = -1
         self.close_watch = -1
         self.kind = 0
@@ -100,31 +88,28 @@ class FileKevent(Kevent):
             return False
         if self.inner is not None or borrowed.kind == KEVENT:
             return self.inner is not None and self.inner is self.user.system.queue_of(borrowed)
-        return self._same(os.getpid(), borrowed.fd) is True
-
-    def _same(self, pid: int, number: int) -> bool | None:
-        if self._fileno < 0:
-            return None
-        return syscalls.same_file_in_epoll(pid, number, self._fileno, self._number)
+        registration = self._registration
+        return registration is not None and registration.same(os.getpid(), borrowed.fd) is True
 
     def gone(self) -> bool:
         """Whether the file was closed, everywhere."""
         if self.inner is not None:
             return self.inner.released.is_set()
-        # Any descriptor of ours will do to be compared with.
-        return self._same(os.getpid(), self._fileno) is None
+        registration = self._registration
+        return registration is None or registration.gone()
 
     def borrow_again(self) -> Borrowed | None:
         """The file, if it is still behind the number that it was added under."""
-        if self.process is None:
+        registration, process = self._registration, self.process
+        if registration is None or process is None:
             return None
         try:
-            if not self.process.alive() or not self._same(self.process.pid, self.ident):
+            if not process.alive() or not registration.same(process.pid, self.ident):
                 return None
-            borrowed = self.user.system.clients.borrow(self.process, self.ident)
+            borrowed = self.user.system.clients.borrow(process, self.ident)
         except (OSError, RefusedError):
             return None
-        if syscalls.same_file_in_epoll(os.getpid(), borrowed.fd, self._fileno, self._number):
+        if registration.same(os.getpid(), borrowed.fd):
             return borrowed
         borrowed.close()
         return None
@@ -166,40 +151,22 @@ class FileKevent(Kevent):
         self._pin = os.dup(borrowed.fd)
 
     def _register(self, borrowed: Borrowed, edges: bool) -> None:
-        try:
-            epoll = select.epoll()
-        except OSError:
-            raise RefusedError(errno.ENOSPC) from None
-        try:
-            if edges:
-                # A pipe that nobody asks for edges wakes its readers by the first byte alone.
-                epoll.register(borrowed.fd, self.mask | select.EPOLLET)
-                epoll.modify(borrowed.fd, self.mask)
-            else:
-                epoll.register(borrowed.fd, self.mask)
-        except OSError as error:
-            epoll.close()
-            raise RefusedError(error.errno or errno.EIO) from None
+        fresh = self._registry.register(borrowed, self.mask, edges, self._active)
         self._unregister()
-        self._epoll, self._fileno, self._number = epoll, epoll.fileno(), borrowed.fd
-        try:
-            self._pool.add(self._fileno, self._active)
-        except OSError as error:
-            raise RefusedError(error.errno or errno.EIO) from None
+        self._registration = fresh
 
     @property
-    def _pool(self) -> Pool:
+    def _registry(self) -> Registry:
         system = self.user.system
-        return system.nested if self.nested and self.kind == ANON else system.leaves
+        return system.queue_files if self.nested and self.kind == ANON else system.files
 
     def _active(self) -> None:
         self.user.activity(self)
 
     def _unregister(self) -> None:
-        if self._epoll is not None:
-            self._pool.forget(self._fileno)
-            self._epoll.close()
-            self._epoll, self._fileno = None, -1
+        if self._registration is not None:
+            self._registration.end(self.borrow_again)
+            self._registration = None
 
     def modify(self, request: Request, target: Target) -> None:
         """Watch for something else."""
@@ -248,14 +215,8 @@ class FileKevent(Kevent):
             return _IN & self.mask if self.inner.has_ready(1) else 0
         if self.signals is not None:
             return _IN & self.mask if self.signals.pending() else 0
-        epoll = self._epoll
-        if epoll is None:
-            return 0
-        try:
-            found = epoll.poll(0, 1)
-        except (ValueError, OSError):
-            return 0  # removed meanwhile
-        return found[0][1] & self.mask if found else 0
+        registration = self._registration
+        return registration.bits() & self.mask if registration is not None else 0
 
     def poll(self, event: Event | None) -> int:
         """What holds now."""

@@ -17,6 +17,7 @@ from pykevent.sim.hub import Pool
 from pykevent.sim.inode import InodeKevent
 from pykevent.sim.kevent import RefusedError
 from pykevent.sim.queue import User
+from pykevent.sim.registration import Registry
 from pykevent.sim.watches import Watches
 
 IDENTIFY = 2 << 30 | 8 << 16 | 0xE7 << 8 | 0x7F
@@ -41,6 +42,9 @@ class System:
         self.leaves = Pool("leaves")
         self.nested = Pool("nested")
         self.leaves.tick = self._tick
+        self.files = Registry(self.leaves)
+        self.queue_files = Registry(self.nested)
+        """Files that may be queues of events: to look at one may be to wait for its owner."""
         self.closes = Closes(self)
         self.watches = Watches(self)
         self.queues: dict[int, User] = {}
