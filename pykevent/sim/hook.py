@@ -44,7 +44,9 @@ class FileKevent(Kevent):
     """A kevent of a file that can be polled."""
 
     __slots__ = (
+        "_early",
         "_pin",
+        "_registering",
         "_registration",
         "close_watch",
         "inner",
@@ -62,6 +64,7 @@ class FileKevent(Kevent):
     def __init__(self, user: User, request: Request) -> None:
         super().__init__(user, request)
         self._registration: Registration | None = None
+        self._registering = self._early = False
         self._pin = -1
         self.close_watch = -1
         self.kind = 0
@@ -151,9 +154,21 @@ class FileKevent(Kevent):
         self._pin = os.dup(borrowed.fd)
 
     def _register(self, borrowed: Borrowed, edges: bool) -> None:
-        fresh = self._registry.register(borrowed, self.mask, edges, self._active)
-        self._unregister()
-        self._registration = fresh
+        user = self.user
+        self._early, self._registering = False, True
+        fresh = None
+        try:
+            fresh = self._registry.register(borrowed, self.mask, edges, self._active)
+            if self._registration is not None:
+                self._registration.end(self.borrow_again)
+            self._registration = fresh
+        finally:
+            # What it called for before it could be asked.
+            with user.lock:
+                self._registering = False
+                wake = self._early and fresh is not None and user.ready_locked(self)
+        if wake:
+            user.poked()
 
     @property
     def _registry(self) -> Registry:
@@ -161,12 +176,14 @@ class FileKevent(Kevent):
         return system.queue_files if self.nested and self.kind == ANON else system.files
 
     def _active(self) -> None:
-        self.user.activity(self)
-
-    def _unregister(self) -> None:
-        if self._registration is not None:
-            self._registration.end(self.borrow_again)
-            self._registration = None
+        user = self.user
+        with user.lock:
+            if self._registering:
+                self._early = True
+                return
+            wake = user.ready_locked(self)
+        if wake:
+            user.poked()
 
     def modify(self, request: Request, target: Target) -> None:
         """Watch for something else."""
@@ -201,7 +218,9 @@ class FileKevent(Kevent):
         for queue in self.inside if self.inner is None else (self.inner,):
             queue.outer.pop(self, None)
         self.user.system.closes.unwatch(self)
-        self._unregister()
+        if self._registration is not None:
+            self._registration.end(self.borrow_again)
+            self._registration = None
         if self._pin >= 0:
             os.close(self._pin)
             self._pin = -1
