@@ -69,6 +69,10 @@ check: kernel-tests ## check-host, then the guests of the kernels that are marke
 check-host: bootstrap ## lint, types, unit tests, header, compiler, sparse, checkpatch
 	@$(PYTEST) tests/unit tests/host
 
+.PHONY: check-sim
+check-sim: bootstrap ## conformance tests on the simulator, and its own; no guest, no module
+	@$(PYTHON) scripts/check-sim
+
 .PHONY: check-guest
 check-guest: kernel-tests ## conformance and kernel tests in a guest; KERNEL=...
 	@KERNEL=$(KERNEL) $(PYTEST) tests/guest

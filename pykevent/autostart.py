@@ -116,6 +116,8 @@ def _clean(base: str) -> None:
         folders = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
     for folder in folders:
         try:
+            # What stat(2) says of a mount may be remembered from before.
+            os.scandir(folder).close()
             status = os.stat(folder)
         except OSError as error:
             if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):

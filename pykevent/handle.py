@@ -161,7 +161,12 @@ class Handle:
             return
         if self._waker is not None:
             self._waker.release(fd)
-        os.close(fd)
+        try:
+            os.close(fd)
+        except OSError as error:
+            # What a simulator that has died says; closed it is.
+            if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+                raise
 
     def delivered(self, events: list[Event]) -> list[Event]:
         """What a wait hands to its caller: without what close() added to wake it.

@@ -84,7 +84,8 @@ def missing() -> list[str]:
 def is_dead(mountpoint: str) -> bool:
     """Whether a server was mounted there and has died."""
     try:
-        os.stat(mountpoint)
+        # What stat(2) says may be remembered from before.
+        os.scandir(mountpoint).close()
     except OSError as error:
         return error.errno in DEAD
     return False

@@ -14,7 +14,7 @@ from runner.common import TREE
 FOLDERS = (".ci", ".github", "chardev", "examples", "kmod", "pykevent", "scripts", "tests")
 SCRIPTS = (
     "bench", "bench-limits", "build-module", "check-debug", "check-kcsan", "check-module",
-    "fetch-kernel", "fuzz", "guest", "prove-debug",
+    "check-sim", "fetch-kernel", "fuzz", "guest", "prove-debug",
 )  # fmt: skip
 NO_LICENCE_LINE = {".md", ".txt", ".typed"}
 

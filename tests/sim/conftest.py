@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A simulator for each test that wants one, of which nothing may be left."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from runner.simulator import Simulator
+
+import pykevent
+from pykevent import Queue
+
+FOLDER = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No test of this folder may hang the run."""
+    for item in items:
+        if item.path.is_relative_to(FOLDER) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(120))
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Closes what a test opens, last first."""
+    with ExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that every user may enter, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="kevent-sim-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def simulator(place: Path) -> Iterator[Simulator]:
+    """One that serves; when the test is over it is ended, and nothing may be left."""
+    with Simulator(place / "mount") as served:
+        yield served
+
+
+@pytest.fixture
+def new_queue(simulator: Simulator, stack: ExitStack) -> Callable[[], Queue]:
+    """Opens as many queues as the test wants."""
+    return lambda: stack.enter_context(pykevent.open(simulator.device))
+
+
+@pytest.fixture
+def queue(new_queue: Callable[[], Queue]) -> Queue:
+    """A queue of the simulator."""
+    return new_queue()

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Clients and simulators that are killed, many who wait, and what is left of it all: nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from runner.simulator import Simulator, eventually, mounted, processes
+
+import pykevent
+from pykevent import Queue, SocketEvents
+from pykevent.sim import mount
+from tests.conformance.support import Child, InThread, child, cookies, now, refused, waiting
+
+THREADS = 300
+
+
+def descriptors(pid: int) -> int:
+    """How many a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid: int) -> int:
+    """How many a process runs."""
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def waits_for_ever(simulator: Simulator) -> Callable[[], None]:
+    """What a client does that is going to be killed."""
+
+    def waits() -> None:
+        near, _far = pykevent_pair()
+        with pykevent.open(simulator.device) as mine:
+            mine.add(pykevent.socket_event(near, SocketEvents.RECV))
+            mine.add(pykevent.timer_event(1, 3600))
+            mine.add_path("/", pykevent.InodeEvents.CREATE, 1)
+            mine.wait(None)
+
+    return waits
+
+
+def pykevent_pair() -> tuple[int, int]:
+    """Two connected sockets, as numbers: nobody closes them."""
+    near, far = socket.socketpair()
+    return near.detach(), far.detach()
+
+
+def test_clients_killed_in_a_wait_leave_nothing_behind(simulator: Simulator, queue: Queue) -> None:
+    with child(waits_for_ever(simulator)) as first:
+        first.until_asleep()  # whatever is opened once is open now
+    eventually(lambda: queue.info().user_kevents == 0, "the first one's kevents are gone")
+    before = descriptors(simulator.pid)
+    for _ in range(50):
+        with child(waits_for_ever(simulator)) as process:
+            process.until_asleep()
+            process.kill()
+    eventually(lambda: queue.info().user_kevents == 0, "their kevents are gone")
+    eventually(lambda: descriptors(simulator.pid) <= before, "their descriptors are gone")
+    eventually(lambda: threads(simulator.pid) < 30, "the threads that served them are gone")
+
+
+def test_a_killed_client_that_waits_is_gone_within_50_ms(simulator: Simulator) -> None:
+    taken = []
+    for _ in range(11):
+        process = Child(waits_for_ever(simulator))
+        try:
+            process.until_asleep()
+            begun = time.monotonic()
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            taken.append(time.monotonic() - begun)
+        finally:
+            process.kill()
+    assert statistics.median(taken) < 0.05, taken
+
+
+def test_a_signal_ends_a_wait_within_50_ms(simulator: Simulator, queue: Queue) -> None:
+    previous = signal.signal(signal.SIGUSR1, lambda *_: None)
+    taken = []
+
+    def waits() -> float:
+        buffer = bytearray(
+            pykevent.abi.WAIT_HEADER.pack(0, 0, 1, 1, 2**64 - 1, 1, 0, 0, 0, 0) + bytes(32)
+        )
+        with pytest.raises(InterruptedError):
+            pykevent.calls.ioctl(queue.fileno(), pykevent.abi.WAIT(1), buffer, blocking=True)
+        return time.monotonic()
+
+    try:
+        for _ in range(11):
+            thread = InThread(waits).until_asleep()
+            begun = time.monotonic()
+            signal.pthread_kill(thread.ident, signal.SIGUSR1)
+            taken.append(thread.result() - begun)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert statistics.median(taken) < 0.05, taken
+
+
+def test_hundreds_may_wait_and_nobody_else_is_held_up(simulator: Simulator, queue: Queue) -> None:
+    queue.add_many(pykevent.user_event(ident) for ident in range(THREADS))
+    waiters = [waiting(queue, maximum=1) for _ in range(THREADS)]
+    assert threads(simulator.pid) < THREADS + 30
+    begun = time.monotonic()
+    for _ in range(20):
+        queue.info()
+        with pykevent.open(simulator.device) as other:
+            other.wait(0)
+    assert time.monotonic() - begun < 2
+    queue.post_many((ident, 0) for ident in range(THREADS))
+    assert sorted(event.ident for waiter in waiters for event in waiter.result()) == [
+        *range(THREADS)
+    ]
+    eventually(lambda: threads(simulator.pid) < 30, "the threads that served them are gone")
+
+
+def test_a_killed_simulator_leaves_no_mount_and_its_clients_a_sentence(
+    simulator: Simulator, queue: Queue
+) -> None:
+    queue.add(pykevent.user_event(1))
+    waiter = waiting(queue)
+    simulator.kill()
+    with pytest.raises(OSError, match="the simulator behind this queue has died") as caught:
+        waiter.result()
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    with pytest.raises(OSError, match="the simulator behind this queue has died"):
+        queue.post(1)
+    eventually(lambda: not mounted(simulator.folder), "the mount is gone")
+    eventually(lambda: not processes(simulator.folder), "no process is left")
+    with pytest.raises(FileNotFoundError):
+        pykevent.open(simulator.device)
+
+
+def test_a_simulator_that_is_told_to_end_does_so_although_somebody_waits(
+    simulator: Simulator, queue: Queue
+) -> None:
+    waiter = waiting(queue)
+    assert simulator.terminate() == 0
+    assert not mounted(simulator.folder)
+    with pytest.raises(OSError, match="has died"):
+        waiter.result()
+
+
+def test_a_simulator_that_is_unmounted_ends(simulator: Simulator) -> None:
+    mount.unmount(str(simulator.folder))
+    assert simulator.wait() == 0
+
+
+def helper(simulator: Simulator) -> int:
+    """The process that unmounts after a crash."""
+    (line,) = [each for each in processes(simulator.folder) if "fusermount" in each]
+    return int(line.split(":")[0])
+
+
+def test_what_a_crash_left_mounted_is_taken_away_by_the_next_one(place: Path) -> None:
+    crashed = Simulator(place / "mount")
+    crashed.__enter__()
+    os.kill(helper(crashed), signal.SIGKILL)
+    crashed.kill()
+    assert mounted(crashed.folder)
+    with refused(errno.ENOTCONN, errno.ECONNABORTED):
+        os.listdir(crashed.folder)
+    with Simulator(place / "mount") as again, pykevent.open(again.device) as queue:
+        assert queue.info().kevents == 0
+
+
+def sim(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command, which must end."""
+    command = [sys.executable, "-m", "pykevent", "sim", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_a_mount_point_in_use_is_refused_in_a_sentence(simulator: Simulator, queue: Queue) -> None:
+    done = sim(simulator.folder)
+    assert done.returncode == 1
+    assert done.stderr == f"{simulator.folder}: something is mounted here already\n"
+    assert queue.info().kevents == 0
+
+
+def test_a_mount_point_with_files_in_it_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    done = sim(tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"{tmp_path}: the directory is not empty\n")
+
+
+def test_a_simulator_in_the_background_can_be_used_when_the_command_returns(place: Path) -> None:
+    folder = place / "mount"
+    done = sim("--background", "--until-unused", folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with pykevent.open(folder / "kevent") as queue:
+        queue.add(pykevent.user_event(1, cookie=3))
+        queue.post(1)
+        assert cookies(now(queue)) == [3]
+    eventually(lambda: not mounted(folder) and not processes(folder), "it has ended")
+    assert not folder.exists()
