@@ -23,6 +23,7 @@ from pykevent.sim.kevent import RefusedError
 
 _log = logging.getLogger("pykevent.sim")
 
+YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 INT_MAX = (1 << 31) - 1
 _PATH_FLAGS = os.O_PATH | os.O_CLOEXEC
 
@@ -253,6 +254,11 @@ class Clients:
             self._by_thread[tid] = found
         return found
 
+    def forget(self) -> None:
+        """Nobody uses the simulator at the moment."""
+        with self._lock:
+            self._by_thread.clear()
+
     def _find(self, tid: int) -> Process:
         pid = tid
         try:
@@ -298,7 +304,7 @@ def refusal(error: OSError) -> str:
     """What to do about a refused pidfd_getfd(2), in a sentence."""
     text = f"its descriptors cannot be looked at ({error.strerror})"
     try:
-        with open("/proc/sys/kernel/yama/ptrace_scope") as file:
+        with open(YAMA) as file:
             scope = int(file.read())
     except (OSError, ValueError):
         scope = 0

@@ -67,6 +67,8 @@ class System:
         queue = self.queues.pop(number)
         self.flushed.pop(queue, None)
         queue.release()
+        if not self.queues:
+            self.clients.forget()
 
     def sync(self, queue: User) -> None:
         """Let the queue know of all that has happened before this call."""

@@ -50,11 +50,14 @@ def processes(folder: Path) -> list[str]:
 class Simulator:
     """A simulator that serves *folder*, until the end of the block."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, descriptors: int = 0) -> None:
         self.folder = folder
         self.device = folder / "kevent"
         self.log = folder.with_name(folder.name + ".log")
         self._command = [sys.executable, "-m", "pykevent", "sim", *options, str(folder)]
+        if descriptors:
+            # No more than so many, for it or for what it starts.
+            self._command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *self._command]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine that lacks something says what, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pykevent.sim import client, daemon, mount, syscalls
+from pykevent.sim.daemon import Options
+
+WITHOUT = """
+import sys
+sys.modules["fuse"] = None
+from pykevent.__main__ import main
+sys.exit(main(["sim", sys.argv[1]]))
+"""
+
+
+def refuses(error: int) -> Callable[..., int]:
+    """A system call that fails."""
+
+    def call(*_: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    return call
+
+
+def test_nothing_is_missing_here() -> None:
+    assert mount.missing() == []
+
+
+def test_without_fusepy_the_command_says_how_to_get_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT, str(tmp_path / "mount")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert done.stderr == "fusepy is not installed: pip install 'pykevent[sim]'\n"
+    assert not (tmp_path / "mount").exists()
+
+
+def test_without_libfuse_the_command_says_how_to_get_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pykevent", "sim", str(tmp_path / "mount")]
+    environment = {**os.environ, "FUSE_LIBRARY_PATH": "/there/is/none.so"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("libfuse 2 is not installed (")
+    assert done.stderr.endswith("): apt-get install libfuse2\n")
+
+
+def test_without_fusermount_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert mount.missing() == ["fusermount is not installed: apt-get install fuse"]
+
+
+def test_without_the_device_it_says_what_a_container_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(mount, "FUSE_DEVICE", str(tmp_path / "fuse"))
+    (sentence,) = mount.missing()
+    assert sentence.startswith(
+        f"there is no {tmp_path}/fuse: modprobe fuse, or start the container"
+    )
+
+
+def test_a_device_that_cannot_be_opened_is_told_from_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(mount, "FUSE_DEVICE", str(tmp_path))  # a directory: EISDIR
+    (sentence,) = mount.missing()
+    assert "cannot be opened (Is a directory)" in sentence
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+def test_a_seccomp_profile_that_forbids_pidfd_getfd_is_named(
+    monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    monkeypatch.setattr(syscalls, "pidfd_getfd", refuses(error))
+    (sentence,) = mount.missing()
+    assert os.strerror(error) in sentence
+    assert "pidfd_getfd and kcmp" in sentence
+
+
+def test_everything_that_is_missing_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(mount, "FUSE_DEVICE", str(tmp_path / "fuse"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert daemon.foreground(Options(str(tmp_path / "mount"))) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_yama_is_named_where_it_is_what_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    refused = OSError(errno.EPERM, os.strerror(errno.EPERM))
+    monkeypatch.setattr(client, "YAMA", str(tmp_path / "scope"))
+    assert "seccomp" in client.refusal(refused)
+    (tmp_path / "scope").write_text("1\n")
+    assert "kernel.yama.ptrace_scope is 1" in client.refusal(refused)
