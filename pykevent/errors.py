@@ -48,11 +48,26 @@ class ChangesAppliedError(OSError):
 def open_error(error: int, device: str, more: str = "") -> OSError:
     """The error of opening `device`, with the same errno and a sentence about what to do next."""
     message = os.strerror(error)
-    if error in _OPEN_HINTS:
+    if error in (errno.EACCES, errno.EPERM) and _is_simulated(device):
+        message = (
+            f"{message}; it is the simulator of another user: start one of your own, or have that "
+            "one started with --allow-other"
+        )
+    elif error in _OPEN_HINTS:
         message = f"{message}; {_OPEN_HINTS[error]}"
     if more:
         message = f"{message}; {more}"
     return OSError(error, message, device)
+
+
+def _is_simulated(device: str) -> bool:
+    """Whether a device is in a simulator's mount, going by the table of mounts."""
+    folder = os.path.dirname(os.path.abspath(device))
+    try:
+        with open("/proc/self/mounts") as file:
+            return any(line.split()[1:3] == [folder, "fuse.pykevent"] for line in file)
+    except OSError:
+        return False
 
 
 def call_error(error: int) -> OSError:

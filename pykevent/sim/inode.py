@@ -5,9 +5,11 @@ Every occurrence is an item of its own on the ready list, so that those of sever
 delivered in the order in which they came about; a kevent has a bounded number of them, and one
 more to say that some were lost.
 
-A directory cannot be polled, so that no epoll tells its close.  A lock does: a read lock of one
-byte far beyond any use, which belongs to the client's open file, so that the kernel lets it go
-with the last close of that.  Files have others' locks, and are only looked for by their numbers.
+Neither a directory nor a file can be polled, so that no epoll tells its close.  inotify says that
+an open file of the inode was closed, not which.  For a directory a lock tells: a read lock of one
+byte far beyond any use, which belongs to the client's open file, so that the kernel lets it go with
+the last close of that.  A file may have others' locks: it is marked instead, by F_SETSIG, which
+means nothing to a file that sends no signals, and looked for where it was, then everywhere.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import errno
 import fcntl
 import itertools
 import os
+import signal
 import stat
 import struct
 import time
@@ -54,6 +57,7 @@ DEFAULT_SHARE = 16
 _NAME, _OVERFLOW = int(EventFlags.NAME), int(EventFlags.OVERFLOW)
 _ISDIR = int(InodeEvents.ISDIR)
 
+_F_SETSIG, _F_GETSIG = 10, 11
 _F_OFD_GETLK, _F_OFD_SETLK = 36, 37
 _FLOCK = struct.Struct("=hh4xqqi4x")
 _first_token = (1 << 61) + int.from_bytes(os.urandom(6), "little") * 256
@@ -354,23 +358,33 @@ class Close:
         self._number = borrowed.number
         self._inode = (borrowed.stat.st_dev, borrowed.stat.st_ino)
         self._token = 0
+        self._signal = 0
         if stat.S_ISDIR(borrowed.stat.st_mode):
             token = next(_tokens)
             lock = _FLOCK.pack(fcntl.F_RDLCK, 0, token, 1, 0)
             with contextlib.suppress(OSError):
                 fcntl.fcntl(borrowed.fd, _F_OFD_SETLK, lock)
                 self._token = token
+        if not self._token:
+            self._signal = fcntl.fcntl(borrowed.fd, _F_GETSIG)
+            if not self._signal:
+                self._signal = signal.SIGIO
+                fcntl.fcntl(borrowed.fd, _F_SETSIG, self._signal)
 
     def is_of(self, borrowed: Borrowed) -> bool:
         """Whether it is that very open file."""
-        if self.over or self._inode != (borrowed.stat.st_dev, borrowed.stat.st_ino):
+        return not self.over and self._is_ours(borrowed.fd)
+
+    def _is_ours(self, fd: int) -> bool:
+        status = os.fstat(fd)
+        if self._inode != (status.st_dev, status.st_ino):
             return False
         if self._token:
             # A lock is in the way of all but who has it.
             asked = _FLOCK.pack(fcntl.F_WRLCK, 0, self._token, 1, 0)
-            answer = fcntl.fcntl(borrowed.fd, _F_OFD_GETLK, asked)
+            answer = fcntl.fcntl(fd, _F_OFD_GETLK, asked)
             return bool(_FLOCK.unpack(answer)[0] == fcntl.F_UNLCK)
-        return True
+        return fcntl.fcntl(fd, _F_GETSIG) == self._signal
 
     def look(self) -> bool:
         """Whether it was closed, everywhere."""
@@ -382,36 +396,60 @@ class Close:
         return self.over
 
     def _is_open(self) -> bool:
-        with contextlib.suppress(OSError):
-            status = os.stat(f"/proc/{self._process.pid}/fd/{self._number}")
-            if (status.st_dev, status.st_ino) == self._inode:
-                return True
-        return any(self._descriptors())
+        return self._has(self._process.pidfd, self._number) or any(self._elsewhere())
 
-    def _descriptors(self) -> Iterator[bool]:
-        """Descriptors of the same inode in any process that we may look at."""
+    def _has(self, pidfd: int, number: int) -> bool:
+        """Whether that descriptor of a process is the file."""
+        try:
+            fd = syscalls.pidfd_getfd(pidfd, number)
+        except OSError:
+            return False
+        try:
+            return self._is_ours(fd)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+
+    def _elsewhere(self) -> Iterator[bool]:
+        """Descriptors of the file in any process that we may look at."""
         me = str(os.getpid())
         for pid in os.listdir("/proc"):
             if not pid.isdigit() or pid == me:
                 continue
             with contextlib.suppress(OSError):
-                for number in os.listdir(f"/proc/{pid}/fd"):
-                    with contextlib.suppress(OSError):
-                        status = os.stat(f"/proc/{pid}/fd/{number}")
-                        if (status.st_dev, status.st_ino) == self._inode:
-                            yield True
+                numbers = [
+                    number
+                    for number in os.listdir(f"/proc/{pid}/fd")
+                    if self._is_inode(f"/proc/{pid}/fd/{number}")
+                ]
+                if not numbers:
+                    continue
+                pidfd = os.pidfd_open(int(pid))
+                try:
+                    yield from (self._has(pidfd, int(number)) for number in numbers)
+                finally:
+                    os.close(pidfd)
+
+    def _is_inode(self, path: str) -> bool:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._inode
 
     def give_up(self) -> None:
         """Leave no lock behind in the client's open file, as far as it is within reach."""
         if not self._token or self.over:
             return
-        self.over = True
         with contextlib.suppress(OSError):
             if not self._process.alive():
                 return
             fd = syscalls.pidfd_getfd(self._process.pidfd, self._number)
             try:
-                lock = _FLOCK.pack(fcntl.F_UNLCK, 0, self._token, 1, 0)
-                fcntl.fcntl(fd, _F_OFD_SETLK, lock)
+                if self._is_ours(fd):
+                    lock = _FLOCK.pack(fcntl.F_UNLCK, 0, self._token, 1, 0)
+                    fcntl.fcntl(fd, _F_OFD_SETLK, lock)
             finally:
                 os.close(fd)
+        self.over = True

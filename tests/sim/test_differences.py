@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the simulator does otherwise than the module: the list of the README, each pinned here.
+
+A test that fails because a difference has gone is good news: strike it from the list.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from runner.simulator import Simulator, eventually, mounted
+
+import pykevent
+from pykevent import EventType, FileKind, InodeEvents, PollEvents, Queue, SocketEvents
+from pykevent.sim import daemon, device, interrupts, server, watches
+from pykevent.sim.account import Limits
+from pykevent.sim.client import Client, Clients
+from pykevent.sim.kevent import RefusedError, Waiter
+from pykevent.sim.system import System
+from tests.conformance import raw
+from tests.conformance.support import InThread, as_nobody, child, drain, now, one, refused
+
+MODIFY, CREATE = InodeEvents.MODIFY, InodeEvents.CREATE
+F_GETSIG = 11
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+assert server.LIBFUSE  # what a child without privileges needs is loaded
+
+
+def test_devices_are_pinned_and_nothing_else(queue: Queue) -> None:
+    assert queue.info().pinned == FileKind.OTHER
+
+
+def test_fdinfo_has_no_line_for_a_kevent(queue: Queue) -> None:
+    queue.add(pykevent.user_event(1))
+    assert "kevent:" not in Path(f"/proc/self/fdinfo/{queue.fileno()}").read_text()
+
+
+@pytest.fixture
+def read_only() -> Iterator[tuple[int, mmap.mmap]]:
+    """A page that can be read only once `protect` was called, and its address."""
+    with mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        anchor = ctypes.c_char.from_buffer(memory)
+        yield ctypes.addressof(anchor), memory
+        protect(ctypes.addressof(anchor), mmap.PROT_READ | mmap.PROT_WRITE)
+        del anchor
+
+
+def protect(address: int, protection: int) -> None:
+    """mprotect(2) of a page."""
+    assert _libc.mprotect(ctypes.c_void_p(address), mmap.PAGESIZE, protection) == 0
+
+
+def test_what_an_answer_delivers_that_cannot_be_written_is_lost(
+    queue: Queue, read_only: tuple[int, mmap.mmap]
+) -> None:
+    address, memory = read_only
+    queue.add(pykevent.user_event(1))
+    queue.post(1)
+    call = raw.wait(1)
+    memory[: call.size] = bytes(call.buffer[: call.size])
+    protect(address, mmap.PROT_READ)
+    with refused(errno.EFAULT):
+        raw.ioctl(queue.fileno(), call.number, address)
+    assert now(queue) == []
+
+
+def test_changes_whose_results_cannot_be_written_are_made(
+    queue: Queue, read_only: tuple[int, mmap.mmap]
+) -> None:
+    address, memory = read_only
+    call = raw.add(raw.request(EventType.USER, 1, 1))
+    memory[: call.size] = bytes(call.buffer[: call.size])
+    protect(address, mmap.PROT_READ)
+    with refused(errno.EFAULT):
+        raw.ioctl(queue.fileno(), call.number, address)
+    assert queue.info().kevents == 1
+
+
+def test_a_second_read_of_one_descriptor_waits_behind_the_first(queue: Queue) -> None:
+    queue.add(pykevent.user_event(1))
+    first = InThread(lambda: os.read(queue.fileno(), 32)).until_asleep("read")
+    os.set_blocking(queue.fileno(), False)
+    second = InThread(lambda: os.read(queue.fileno(), 32))
+    assert second.tid
+    queue.post(1)
+    assert len(first.result()) == 32
+    with refused(errno.EAGAIN):
+        second.result()
+
+
+def test_a_signalfd_reports_what_is_pending_for_another_thread(
+    queue: Queue, stack: ExitStack
+) -> None:
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, previous)
+    mask = (ctypes.c_ulong * 16)()
+    mask[0] = 1 << (signal.SIGUSR2 - 1)
+    fd = _libc.signalfd(-1, mask, os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    queue.add(pykevent.poll_event(fd, PollEvents.IN))
+    told, ended = threading.Event(), threading.Event()
+
+    def gets_a_signal() -> None:
+        signal.raise_signal(signal.SIGUSR2)
+        told.set()
+        ended.wait()
+
+    other = InThread(gets_a_signal)
+    told.wait()
+    try:
+        assert one(queue).events == PollEvents.IN
+        with pytest.raises(BlockingIOError):
+            os.set_blocking(fd, False)
+            os.read(fd, 128)
+    finally:
+        ended.set()
+        other.result()
+
+
+def test_a_file_of_another_fuse_server_cannot_be_polled(queue: Queue, place: Path) -> None:
+    with (
+        Simulator(place / "other") as other,
+        pykevent.open(other.device) as theirs,
+        refused(errno.EOPNOTSUPP),
+    ):
+        queue.add(pykevent.poll_event(theirs, PollEvents.IN))
+    assert queue.info().kevents == 0
+
+
+def test_a_path_through_a_link_of_proc_that_jumps_is_eloop(queue: Queue, tmp_path: Path) -> None:
+    with refused(errno.ELOOP):
+        queue.add_path(f"/proc/{os.getppid()}/cwd", CREATE, 1)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        queue.add_path(f"/proc/self/fd/{fd}", CREATE, 1)  # but for this one
+    finally:
+        os.close(fd)
+    (tmp_path / "made").touch()
+    assert one(queue).name == b"made"
+
+
+def test_a_file_watched_by_descriptor_gets_the_signal_of_those_that_have_one(
+    queue: Queue, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        queue.add(pykevent.inode_event(fd, MODIFY))
+        assert fcntl.fcntl(fd, F_GETSIG) == signal.SIGIO
+    finally:
+        os.close(fd)
+
+
+def test_of_more_entries_than_have_companions_writes_in_a_row_may_count_as_one(
+    queue: Queue, tmp_path: Path
+) -> None:
+    names = [f"{number:04}" for number in range(watches.MAX_COMPANIONS + 1)]
+    for name in names:
+        (tmp_path / name).touch()
+    queue.add_path(tmp_path, MODIFY, 1)
+    counts = {}
+    for name in names:
+        with (tmp_path / name).open("r+b", buffering=0) as file:
+            for _ in range(3):
+                file.write(b"x")
+        counts[name] = sum(event.count for event in drain(queue))
+    assert sorted(counts.values())[0] in (1, 2, 3)
+    assert list(counts.values()).count(3) >= watches.MAX_COMPANIONS
+
+
+def test_a_path_of_a_file_keeps_its_file_system_mounted(queue: Queue, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    target = os.fsencode(tmp_path)
+    if _libc.mount(b"kevent-test", target, b"tmpfs", 0, None) != 0:
+        pytest.skip(f"mount: {os.strerror(ctypes.get_errno())}")
+    try:
+        (tmp_path / "file").touch()
+        queue.add_path(tmp_path / "file", MODIFY, 1)
+        assert _libc.umount2(target, 0) == -1
+        assert ctypes.get_errno() == errno.EBUSY
+        queue.remove(EventType.PATH, 1)
+        assert _libc.umount2(target, 0) == 0
+    finally:
+        _libc.umount2(target, 2)
+
+
+def test_a_directory_watched_by_descriptor_has_a_lock_that_others_can_see(
+    queue: Queue, tmp_path: Path
+) -> None:
+    fd, other = (os.open(tmp_path, os.O_RDONLY) for _ in range(2))
+    try:
+        queue.add(pykevent.inode_event(fd, CREATE))
+        asked = struct.pack("=hh4xqqi4x", fcntl.F_WRLCK, 0, 1 << 61, 0, 0)
+        found = struct.unpack("=hh4xqqi4x", fcntl.fcntl(other, 36, asked))  # F_OFD_GETLK
+        assert found[0] == fcntl.F_RDLCK
+        assert found[3] == 1
+        queue.remove(EventType.INODE, fd)
+        found = struct.unpack("=hh4xqqi4x", fcntl.fcntl(other, 36, asked))
+        assert found[0] == fcntl.F_UNLCK
+    finally:
+        os.close(fd)
+        os.close(other)
+
+
+def test_more_calls_than_may_wait_at_once_are_enomem(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        """libfuse, as far as this goes."""
+
+        fuse_req_interrupt_func = _libc.getpid
+
+    monkeypatch.setattr(interrupts, "MAX_BLOCKED", 1)
+    calls = interrupts.Interrupts(Library())
+    call = device.Call(Client(Clients(), os.getpid(), 0, 0), 0, calls)
+    system = System(Limits())
+    full = system.queues[system.open(0)]
+    with calls.told(0, Waiter(1)), pytest.raises(RefusedError) as caught:
+        device.deliver(full, device.Room(1), 1, device.Deadline(), call)
+    assert caught.value.errno == errno.ENOMEM
+    assert queue.info().kevents == 0
+
+
+def test_the_bytes_of_a_socket_that_was_closed_here_are_not_known(queue: Queue) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        twin = near.dup()
+        with twin:
+            queue.add(pykevent.socket_event(near, SocketEvents.RECV, pykevent.Flags.BYTES))
+            far.send(b"123")
+            assert one(queue).data == 3
+            near.close()
+            assert one(queue).data == 0
+
+
+def test_the_limits_are_options_and_not_files(simulator: Simulator) -> None:
+    assert sorted(entry.name for entry in simulator.folder.iterdir()) == ["kevent", "pid"]
+
+
+def test_another_users_simulator_is_refused_in_a_sentence(place: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    place.chmod(0o777)
+    folder = place / "theirs"
+    reader, writer = os.pipe()
+
+    class Tells(daemon.ReadyCall):
+        def __call__(self) -> None:
+            os.write(writer, b"x")
+
+    def serves() -> None:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        daemon.Daemon(daemon.Options(str(folder), until_unused=True)).run(Tells())
+
+    try:
+        with child(serves):
+            os.close(writer)
+            assert os.read(reader, 1) == b"x"
+            with pytest.raises(PermissionError, match="it is the simulator of another user"):
+                pykevent.open(folder / "kevent")
+            as_nobody(lambda: pykevent.open(folder / "kevent").close())
+    finally:
+        os.close(reader)
+        eventually(lambda: not mounted(folder), "the mount is gone")
