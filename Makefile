@@ -62,8 +62,10 @@ vm: bootstrap ## a shell in a guest with the module loaded; KERNEL=...
 	@$(PYTHON) scripts/guest $(KERNEL) --shell
 
 .PHONY: check
-check: kernel-tests ## check-host, then the guests of the kernels that are marked for it
-	@$(PYTEST) tests/unit tests/host tests/guest
+check: kernel-tests ## check-host, check-sim, then the guests of the kernels that are marked for it
+	@$(PYTEST) tests/unit tests/host
+	@$(PYTHON) scripts/check-sim
+	@$(PYTEST) tests/guest
 
 .PHONY: check-host
 check-host: bootstrap ## lint, types, unit tests, header, compiler, sparse, checkpatch
