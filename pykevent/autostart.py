@@ -55,7 +55,7 @@ def open_device(flags: int) -> tuple[int, str]:
             # It has ended since, having nothing to do, or has died.
             if error.errno not in _GONE:
                 raise
-            os.environ.pop(VARIABLE, None)
+            _forget()
     raise CannotStartError("the simulator ends as soon as it is started")
 
 
@@ -64,7 +64,35 @@ def _running() -> str | None:
     if not folder:
         return None
     path = os.path.join(folder, "kevent")
-    return path if os.path.exists(path) else None
+    if os.path.exists(path):
+        return path
+    _forget()
+    return None
+
+
+def _forget() -> None:
+    """The simulator of this process tree is gone: leave nothing of it."""
+    folder = os.environ.pop(VARIABLE, None)
+    if folder is not None:
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    """Take away the folder of a simulator that has ended, and what is left mounted there."""
+    try:
+        # What stat(2) says of a mount may be remembered from before.
+        os.scandir(folder).close()
+    except OSError as error:
+        if error.errno not in _GONE[1:]:
+            return
+        subprocess.run(
+            ["fusermount", "-u", "-q", "-z", "--", folder],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
 
 
 def _base() -> str:
@@ -115,25 +143,11 @@ def _clean(base: str) -> None:
     with os.scandir(base) as entries:
         folders = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
     for folder in folders:
-        try:
-            # What stat(2) says of a mount may be remembered from before.
-            os.scandir(folder).close()
-            status = os.stat(folder)
-        except OSError as error:
-            if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-                subprocess.run(
-                    ["fusermount", "-u", "-q", "-z", "--", folder],
-                    stdin=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    check=False,
-                )
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
-            continue
-        # One that somebody is about to mount at is young.
-        if status.st_uid == os.geteuid() and time.time() - status.st_mtime > _YOUNG:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
+        with contextlib.suppress(OSError):
+            # One that somebody is about to mount at is young.
+            if time.time() - os.lstat(folder).st_mtime < _YOUNG and not os.path.ismount(folder):
+                continue
+        _remove(folder)
 
 
 def let_look(path: str) -> None:

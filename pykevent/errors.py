@@ -19,7 +19,10 @@ _OPEN_HINTS = {
 _OPEN_HINTS[errno.EPERM] = _OPEN_HINTS[errno.EACCES]
 _OPEN_HINTS[errno.ENODEV] = _OPEN_HINTS[errno.ENXIO]
 _OPEN_HINTS[errno.EINVAL] = _OPEN_HINTS[errno.ENOTTY]
-_OPEN_HINTS[errno.ECONNABORTED] = _OPEN_HINTS[errno.ENOTCONN]
+_OPEN_HINTS[errno.ECONNABORTED] = _OPEN_HINTS[errno.EIO] = _OPEN_HINTS[errno.ENOTCONN]
+
+SIMULATOR_DIED = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+"""What a call says whose simulator has died, before or in the middle of it."""
 
 _REQUEST_HINTS = {
     errno.ENXIO: "the device does not know this type of event",
@@ -73,7 +76,7 @@ def _is_simulated(device: str) -> bool:
 def call_error(error: int) -> OSError:
     """The error of an ioctl."""
     message = os.strerror(error)
-    if error in (errno.ENOTCONN, errno.ECONNABORTED):
+    if error in SIMULATOR_DIED:
         message = f"{message}; the simulator behind this queue has died: open another queue"
     return OSError(error, message)
 

@@ -25,7 +25,7 @@ import weakref
 
 from pykevent import abi, calls
 from pykevent.abi import EventType, SocketEvents
-from pykevent.errors import closed_error, request_error
+from pykevent.errors import SIMULATOR_DIED, closed_error, request_error
 from pykevent.events import Event
 from pykevent.requests import Request, removal
 
@@ -165,7 +165,7 @@ class Handle:
             os.close(fd)
         except OSError as error:
             # What a simulator that has died says; closed it is.
-            if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+            if error.errno not in SIMULATOR_DIED:
                 raise
 
     def delivered(self, events: list[Event]) -> list[Event]:

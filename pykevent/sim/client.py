@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from pykevent.abi import FileKind
 from pykevent.sim import syscalls
+from pykevent.sim.hub import Pool
 from pykevent.sim.kevent import RefusedError
 
 _log = logging.getLogger("pykevent.sim")
@@ -228,13 +229,14 @@ class Client:
 class Clients:
     """All processes that were seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
         self.me = (os.geteuid(), os.getegid())
         self.own_device = -1
         """Of our own mount, once there is one."""
         self._lock = threading.Lock()
         self._by_thread: dict[int, Process] = {}
-        self._next_sweep = 64
+        self._many = 64
         self._warned = False
 
     def process_of(self, tid: int) -> Process:
@@ -246,18 +248,27 @@ class Clients:
             return known
         found = self._find(tid)
         with self._lock:
-            if len(self._by_thread) >= self._next_sweep:
-                for thread, process in list(self._by_thread.items()):
-                    if not os.path.exists(f"/proc/{process.pid}/task/{thread}"):
-                        del self._by_thread[thread]
-                self._next_sweep = 64 + 2 * len(self._by_thread)
             self._by_thread[tid] = found
+            many = len(self._by_thread) >= self._many
+        if many:
+            self._sweep()
         return found
 
-    def forget(self) -> None:
-        """Nobody uses the simulator at the moment."""
+    def _sweep(self) -> None:
+        """Forget the threads that have ended, whose process has not."""
         with self._lock:
-            self._by_thread.clear()
+            for thread, process in list(self._by_thread.items()):
+                if not os.path.exists(f"/proc/{process.pid}/task/{thread}"):
+                    del self._by_thread[thread]
+            self._many = 64 + 2 * len(self._by_thread)
+
+    def _ended(self, process: Process) -> None:
+        """A process has ended: nothing is kept of it."""
+        self._pool.forget(process.pidfd)
+        with self._lock:
+            for thread, other in list(self._by_thread.items()):
+                if other is process:
+                    del self._by_thread[thread]
 
     def _find(self, tid: int) -> Process:
         pid = tid
@@ -273,9 +284,11 @@ class Clients:
             if other.pid == pid and other.alive():
                 return other
         try:
-            return Process(pid, os.pidfd_open(pid))
+            found = Process(pid, os.pidfd_open(pid))
         except OSError as error:
             raise RefusedError(error.errno or errno.ESRCH) from None
+        self._pool.add(found.pidfd, lambda: self._ended(found))
+        return found
 
     def borrow(self, process: Process, number: int) -> Borrowed:
         """The open file behind a number of a process."""

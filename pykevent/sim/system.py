@@ -37,9 +37,9 @@ class System:
         InodeKevent.most = limits.max_inode_events
         self.limits = limits
         self.accounts = Accounts(limits)
-        self.clients = Clients()
         self.clocks = Clocks()
         self.leaves = Pool("leaves")
+        self.clients = Clients(self.leaves)
         self.nested = Pool("nested")
         self.leaves.tick = self._tick
         self.files = Registry(self.leaves)
@@ -67,8 +67,6 @@ class System:
         queue = self.queues.pop(number)
         self.flushed.pop(queue, None)
         queue.release()
-        if not self.queues:
-            self.clients.forget()
 
     def sync(self, queue: User) -> None:
         """Let the queue know of all that has happened before this call."""

@@ -26,7 +26,7 @@ import pykevent
 from pykevent import EventType, FileKind, InodeEvents, PollEvents, Queue, SocketEvents
 from pykevent.sim import daemon, device, interrupts, server, watches
 from pykevent.sim.account import Limits
-from pykevent.sim.client import Client, Clients
+from pykevent.sim.client import Client
 from pykevent.sim.kevent import RefusedError, Waiter
 from pykevent.sim.system import System
 from tests.conformance import raw
@@ -227,8 +227,8 @@ def test_more_calls_than_may_wait_at_once_are_enomem(
 
     monkeypatch.setattr(interrupts, "MAX_BLOCKED", 1)
     calls = interrupts.Interrupts(Library())
-    call = device.Call(Client(Clients(), os.getpid(), 0, 0), 0, calls)
     system = System(Limits())
+    call = device.Call(Client(system.clients, os.getpid(), 0, 0), 0, calls)
     full = system.queues[system.open(0)]
     with calls.told(0, Waiter(1)), pytest.raises(RefusedError) as caught:
         device.deliver(full, device.Room(1), 1, device.Deadline(), call)
