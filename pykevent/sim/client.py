@@ -246,12 +246,15 @@ class Clients:
         known = self._by_thread.get(tid)
         if known is not None and known.alive() and os.path.exists(f"/proc/{known.pid}/task/{tid}"):
             return known
-        found = self._find(tid)
+        found, fresh = self._find(tid)
         with self._lock:
             self._by_thread[tid] = found
             many = len(self._by_thread) >= self._many
         if many:
             self._sweep()
+        if fresh:
+            # Where it has ended meanwhile that is told at once.
+            self._pool.add(found.pidfd, lambda: self._ended(found))
         return found
 
     def _sweep(self) -> None:
@@ -270,7 +273,8 @@ class Clients:
                 if other is process:
                     del self._by_thread[thread]
 
-    def _find(self, tid: int) -> Process:
+    def _find(self, tid: int) -> tuple[Process, bool]:
+        """The process of a thread, and whether it was not known before."""
         pid = tid
         try:
             with open(f"/proc/{tid}/status") as file:
@@ -282,13 +286,11 @@ class Clients:
             raise RefusedError(errno.ESRCH) from None
         for other in list(self._by_thread.values()):
             if other.pid == pid and other.alive():
-                return other
+                return other, False
         try:
-            found = Process(pid, os.pidfd_open(pid))
+            return Process(pid, os.pidfd_open(pid)), True
         except OSError as error:
             raise RefusedError(error.errno or errno.ESRCH) from None
-        self._pool.add(found.pidfd, lambda: self._ended(found))
-        return found
 
     def borrow(self, process: Process, number: int) -> Borrowed:
         """The open file behind a number of a process."""

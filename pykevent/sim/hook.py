@@ -209,7 +209,8 @@ class FileKevent(Kevent):
 
     def look(self) -> None:
         """Look whether a signal came since the last time."""
-        if self.signals is not None and self.signals.news():
+        signals = self.signals
+        if signals is not None and signals.news():
             self.user.activity(self)
 
     def dequeue(self) -> None:
@@ -221,6 +222,7 @@ class FileKevent(Kevent):
         if self._registration is not None:
             self._registration.end(self.borrow_again)
             self._registration = None
+        self.process = self.signals = None
         if self._pin >= 0:
             os.close(self._pin)
             self._pin = -1
@@ -232,8 +234,9 @@ class FileKevent(Kevent):
         """Those bits of poll(2) that were asked for and hold now."""
         if self.inner is not None:
             return _IN & self.mask if self.inner.has_ready(1) else 0
-        if self.signals is not None:
-            return _IN & self.mask if self.signals.pending() else 0
+        signals = self.signals
+        if signals is not None:
+            return _IN & self.mask if signals.pending() else 0
         registration = self._registration
         return registration.bits() & self.mask if registration is not None else 0
 

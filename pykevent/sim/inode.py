@@ -146,7 +146,8 @@ class InodeKevent(Kevent):
 
     def gone(self) -> bool:
         """Whether the descriptor was closed, everywhere."""
-        return self._close is not None and self._close.over
+        close = self._close
+        return close is not None and close.over
 
     @contextlib.contextmanager
     def permissions(self) -> Iterator[None]:
@@ -199,6 +200,7 @@ class InodeKevent(Kevent):
             self.user.account.uncharge_watch(self._inode)
         if self._close is not None:
             self._close.give_up()
+            self._close = None
         with self.user.lock:
             for occurrence in self._occurrences:
                 if occurrence is not self._overflow:
@@ -279,9 +281,10 @@ class InodeKevent(Kevent):
 
     def look_at_close(self, turn: int = 0) -> None:
         """An open file of the inode was closed: perhaps the one that the kevent was added by."""
-        if self._close is None or self._close.over or self.state & (DEAD | REMOVED):
+        close = self._close
+        if close is None or close.over or self.state & (DEAD | REMOVED):
             return
-        if self._close.look():
+        if close.look():
             self.user.closed(self, False)
         elif turn < len(_LOOK_AGAIN):
 

@@ -91,6 +91,11 @@ class _Poller:
         if handle:
             _lib.fuse_pollhandle_destroy(handle)
 
+    def end(self) -> None:
+        """The queue is closed."""
+        self.arm(None)
+        self._queue.poked = lambda: None
+
     def poked(self) -> None:
         """There is something new: once told, who is still interested polls again."""
         if self._handle:
@@ -216,7 +221,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         """The last close."""
         number = fip.contents.fh
         if number:
-            self._pollers.pop(number).arm(None)
+            self._pollers.pop(number).end()
             self.system.close(number)
             if not self.system.queues:
                 self._unused()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runner.common import Failure
 from runner.simulator import Simulator, eventually, mounted, processes
 
 import pykevent
@@ -25,9 +26,10 @@ from tests.conformance.support import Child, InThread, child, cookies, now, refu
 THREADS = 300
 
 
-def descriptors(pid: int) -> int:
-    """How many a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def descriptors(pid: int) -> dict[str, str]:
+    """What a process has open."""
+    folder = Path(f"/proc/{pid}/fd")
+    return {number: os.readlink(folder / number) for number in os.listdir(folder)}
 
 
 def threads(pid: int) -> int:
@@ -56,17 +58,41 @@ def pykevent_pair() -> tuple[int, int]:
 
 
 def test_clients_killed_in_a_wait_leave_nothing_behind(simulator: Simulator, queue: Queue) -> None:
+    def until_it_waits(process: Child) -> None:
+        eventually(lambda: queue.info().user_kevents == 3, "its kevents are there")
+        process.until_asleep()
+
     with child(waits_for_ever(simulator)) as first:
-        first.until_asleep()  # whatever is opened once is open now
+        until_it_waits(first)  # whatever is opened once is open now
     eventually(lambda: queue.info().user_kevents == 0, "the first one's kevents are gone")
-    before = descriptors(simulator.pid)
+    before = len(descriptors(simulator.pid))
     for _ in range(50):
         with child(waits_for_ever(simulator)) as process:
-            process.until_asleep()
+            until_it_waits(process)
+            process.kill()
+        eventually(lambda: queue.info().user_kevents == 0, "its kevents are gone")
+    try:
+        eventually(lambda: len(descriptors(simulator.pid)) <= before, "their descriptors are gone")
+    except Failure:
+        pytest.fail(f"{before} descriptors have become {descriptors(simulator.pid)}")
+    eventually(lambda: threads(simulator.pid) < 30, "the threads that served them are gone")
+
+
+def test_clients_killed_anywhere_leave_nothing_behind(simulator: Simulator, queue: Queue) -> None:
+    with child(waits_for_ever(simulator)) as first:
+        eventually(lambda: queue.info().user_kevents == 3, "its kevents are there")
+    eventually(lambda: queue.info().user_kevents == 0, "the first one's kevents are gone")
+    eventually(lambda: first.exited, "the first one is gone")
+    before = len(descriptors(simulator.pid))
+    for turn in range(100):
+        with child(waits_for_ever(simulator)) as process:
+            time.sleep(turn / 10_000)  # no condition: this is about any moment
             process.kill()
     eventually(lambda: queue.info().user_kevents == 0, "their kevents are gone")
-    eventually(lambda: descriptors(simulator.pid) <= before, "their descriptors are gone")
-    eventually(lambda: threads(simulator.pid) < 30, "the threads that served them are gone")
+    try:
+        eventually(lambda: len(descriptors(simulator.pid)) <= before, "their descriptors are gone")
+    except Failure:
+        pytest.fail(f"{before} descriptors have become {descriptors(simulator.pid)}")
 
 
 def test_a_killed_client_that_waits_is_gone_within_50_ms(simulator: Simulator) -> None:
