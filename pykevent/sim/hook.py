@@ -162,6 +162,8 @@ class FileKevent(Kevent):
             if self._registration is not None:
                 self._registration.end(self.borrow_again)
             self._registration = fresh
+            # What is ready now takes its place now, behind all that was ready before.
+            self._registry.pool.drain()
         finally:
             # What it called for before it could be asked.
             with user.lock:

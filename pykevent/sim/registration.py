@@ -183,7 +183,7 @@ class Registry:
     """All registrations of one pool."""
 
     def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+        self.pool = pool
         self._lock = threading.Lock()
         self._shards: dict[_Shard, None] = {}
         self._open: dict[_Shard, None] = {}
@@ -201,7 +201,7 @@ class Registry:
             return self._share(borrowed, mask, active)
         if used > self.most * FULL:
             raise RefusedError(errno.ENOSPC)
-        return Alone(self, self._pool, borrowed, mask, edges, active)
+        return Alone(self, self.pool, borrowed, mask, edges, active)
 
     def _reserve(self) -> None:
         """Numbers that no other descriptor of ours ever has."""
@@ -223,7 +223,7 @@ class Registry:
                 self._reserve()
             try:
                 if not self._open:
-                    shard = _Shard(self._pool)
+                    shard = _Shard(self.pool)
                     self._shards[shard] = self._open[shard] = None
             except OSError as error:
                 raise _refused(error) from None
@@ -248,7 +248,7 @@ class Registry:
         if not any(shard.members.values()):
             # Those that have ended and could not be unregistered go with it.
             del self._open[shard], self._shards[shard]
-            self._pool.forget(shard.fileno)
+            self.pool.forget(shard.fileno)
             shard.epoll.close()
 
     def leave(self, member: Shared, again: Callable[[], Borrowed | None]) -> None:
