@@ -19,7 +19,7 @@ from typing import Any
 
 import fuse  # type: ignore[import-untyped]
 
-from pykevent.sim import device
+from pykevent.sim import device, syscalls
 from pykevent.sim.client import Client
 from pykevent.sim.interrupts import Interrupts
 from pykevent.sim.ioctl import ioctl
@@ -29,6 +29,7 @@ from pykevent.sim.system import IDENTIFY, System
 _log = logging.getLogger("pykevent.sim")
 
 DEVICE, PID = "/kevent", "/pid"
+_IOC_WRITE = 1 << 30
 LIBFUSE = 29
 """The version of libfuse that there is a fusepy for."""
 
@@ -256,7 +257,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         return 0
 
     def ioctl(
-        self, path: bytes, number: int, argument: int, fip: Any, flags: int, data: int | None
+        self, path: bytes, number: int, argument: int | None, fip: Any, flags: int, data: int | None
     ) -> int:
         """ioctl(2)."""
         handle = fip.contents.fh
@@ -269,9 +270,15 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         size = number >> 16 & 0x3FFF
         if data is None:
             return ioctl(queue, number, bytearray(), self._call())
-        buffer = bytearray(ctypes.string_at(data, size))
         self.system.flushed.pop(queue, None)
-        result = ioctl(queue, number, buffer, self._call())
+        call = self._call()
+        # The answer is written when all is done: what cannot be written must not be done.
+        if not number & _IOC_WRITE:
+            ctypes.memset(data, 0, size)  # memory of ours, with whatever was there before
+        if not syscalls.may_write(call.client.tid, argument or 0, data, size):
+            return -errno.EFAULT
+        buffer = bytearray(ctypes.string_at(data, size))
+        result = ioctl(queue, number, buffer, call)
         ctypes.memmove(data, bytes(buffer), size)
         return result
 

@@ -9,6 +9,18 @@ import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.process_vm_writev.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
+_libc.process_vm_writev.restype = ctypes.c_ssize_t
+
+_U64 = (1 << 64) - 1
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # Those that are the same on every architecture; the others by architecture.
 _PIDFD_SEND_SIGNAL, _PIDFD_OPEN, _OPENAT2, _PIDFD_GETFD = 424, 434, 437, 438
@@ -134,3 +146,19 @@ def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
 def ioctl(fd: int, number: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
     """ioctl(2), without the interpreter's lock."""
     return _check(_libc.ioctl(fd, ctypes.c_ulong(number), ctypes.byref(buffer)))
+
+
+def may_write(tid: int, address: int, data: int, size: int) -> bool:
+    """Whether a thread's memory can be written, where it has what we have at @data.
+
+    A byte of each page is written as it is.  Where we may not look it is taken for good.
+    """
+    if not size:
+        return True
+    offsets = [0, *range(_PAGE - address % _PAGE, size, _PAGE), size - 1]
+    ours = struct.pack(f"={2 * len(offsets)}Q", *(n for at in offsets for n in (data + at, 1)))
+    theirs = struct.pack(
+        f"={2 * len(offsets)}Q", *(n for at in offsets for n in (address + at & _U64, 1))
+    )
+    written = _libc.process_vm_writev(tid, ours, len(offsets), theirs, len(offsets), 0)
+    return bool(written == len(offsets) or (written < 0 and ctypes.get_errno() != errno.EFAULT))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,11 @@ import pykevent
 from pykevent import Queue
 
 FOLDER = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is borrowed from the conformance tests has their marker; a simulator has everything."""
+    config.addinivalue_line("markers", "needs(*features): see tests/conformance")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,3 +62,14 @@ def new_queue(simulator: Simulator, stack: ExitStack) -> Callable[[], Queue]:
 def queue(new_queue: Callable[[], Queue]) -> Queue:
     """A queue of the simulator."""
     return new_queue()
+
+
+@pytest.fixture
+def simulator_cpu(simulator: Simulator) -> Callable[[], float]:
+    """Tells how many seconds of processor the simulator has used."""
+
+    def used() -> float:
+        fields = Path(f"/proc/{simulator.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    return used
