@@ -57,6 +57,8 @@ class Daemon:
         lacking = mount.missing()
         if lacking:
             raise mount.CannotMountError("\n".join(lacking))
+        if self._options.allow_other:
+            mount.check_allow_other()
         self._made = mount.prepare(self._mountpoint)
         _raise_limits()
         os.environ["FUSE_THREAD_STACK"] = str(_STACK)

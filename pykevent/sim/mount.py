@@ -13,6 +13,7 @@ import subprocess
 from pykevent.sim import syscalls
 
 FUSE_DEVICE = "/dev/fuse"
+FUSE_CONFIGURATION = "/etc/fuse.conf"
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 """What any call says of a mount whose server has died."""
 
@@ -73,6 +74,18 @@ def _descriptors() -> str | None:
             "pidfd_getfd and kcmp (Docker: --cap-add SYS_PTRACE)"
         )
     return None
+
+
+def check_allow_other() -> None:
+    """CannotMountError where this user may not let others in."""
+    if os.geteuid() == 0:
+        return
+    with contextlib.suppress(OSError), open(FUSE_CONFIGURATION) as file:
+        if any(line.strip() == "user_allow_other" for line in file):
+            return
+    raise CannotMountError(
+        f"--allow-other is root's alone unless {FUSE_CONFIGURATION} has a line user_allow_other"
+    )
 
 
 def missing() -> list[str]:

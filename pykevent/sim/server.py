@@ -73,7 +73,7 @@ class _Names:
     """The operations that there are, for fusepy to ask for."""
 
     use_ns = True
-    getattr = readdir = open = read = flush = release = ioctl = poll = init = True
+    getattr = readdir = open = read = write = flush = release = ioctl = poll = init = True
 
 
 class _Poller:
@@ -244,6 +244,10 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             data = device.read(queue, size, nonblocking, self._call())
         ctypes.memmove(buffer, data, len(data))
         return len(data)
+
+    def write(self, path: bytes, buffer: Any, size: int, offset: int, fip: Any) -> int:
+        """write(2): there is nothing to write."""
+        return -errno.EINVAL
 
     def poll(self, path: bytes, fip: Any, handle: int | None, revents: Any) -> int:
         """poll(2)."""

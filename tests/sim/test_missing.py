@@ -103,3 +103,18 @@ def test_yama_is_named_where_it_is_what_refuses(
     assert "seccomp" in client.refusal(refused)
     (tmp_path / "scope").write_text("1\n")
     assert "kernel.yama.ptrace_scope is 1" in client.refusal(refused)
+
+
+def test_letting_others_in_takes_root_or_a_line_in_fuse_conf(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    configuration = tmp_path / "fuse.conf"
+    configuration.write_text("#user_allow_other\n")
+    monkeypatch.setattr(mount, "FUSE_CONFIGURATION", str(configuration))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert daemon.foreground(Options(str(tmp_path / "mount"), allow_other=True)) == 1
+    assert capsys.readouterr().err == (
+        f"--allow-other is root's alone unless {configuration} has a line user_allow_other\n"
+    )
+    configuration.write_text("user_allow_other\n")
+    mount.check_allow_other()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import statistics
@@ -15,7 +16,7 @@ import pytest
 
 import pykevent
 from pykevent import Queue
-from tests.conformance.support import InThread, now, one, sleeps
+from tests.conformance.support import InThread, now, one, refused, sleeps
 
 SECONDS = 0.5
 
@@ -89,6 +90,15 @@ def test_a_wait_sleeps_and_so_does_the_simulator(
     assert simulator_cpu() - before < SECONDS / 10
     for waiter in waiters:
         waiter.result()
+
+
+def test_there_is_nothing_to_write_and_nowhere_to_seek(queue: Queue) -> None:
+    with refused(errno.EINVAL):
+        os.write(queue.fileno(), b"x")
+    with refused(errno.ESPIPE):
+        os.lseek(queue.fileno(), 0, os.SEEK_SET)
+    with refused(errno.ESPIPE):
+        os.pread(queue.fileno(), 32, 0)
 
 
 def test_timers_are_exact_to_the_millisecond(queue: Queue) -> None:
