@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STACK = 1 << 20
+_SWITCH = 0.001  # seconds until a busy thread has to let another one run
 _DESCRIPTORS = 1 << 20
 
 FIRST_USE = 30.0
@@ -62,6 +63,7 @@ class Daemon:
         self._made = mount.prepare(self._mountpoint)
         _raise_limits()
         os.environ["FUSE_THREAD_STACK"] = str(_STACK)
+        sys.setswitchinterval(_SWITCH)
         # From here on only the thread that waits for them sees these.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
         threading.Thread(target=self._await_signal, daemon=True).start()
