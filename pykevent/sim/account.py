@@ -15,8 +15,18 @@ from pykevent.sim.kevent import RefusedError
 COST = 4096
 """What the dearest kevent costs, in bytes, by a generous estimate."""
 
+_CAP_SYS_RESOURCE = 24
+
 Inode = tuple[int, int]
 """Device and number."""
+
+
+def _has_capability(pid: int, number: int) -> bool:
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> number & 1)
+    return False
 
 
 def _default_kevents() -> int:
@@ -69,13 +79,13 @@ class Account:
             self.kevents -= 1
 
     def charge_pin(self, pid: int) -> None:
-        """One more file that is held; EMFILE past what the process may have open."""
+        """One more file that is held; EMFILE past what a process may have open."""
         with self.lock:
             try:
-                most = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+                most = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
             except OSError:
-                most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            if self.pins >= most and self.uid != 0:
+                most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            if self.pins >= most and not _has_capability(pid, _CAP_SYS_RESOURCE):
                 raise RefusedError(errno.EMFILE)
             self.pins += 1
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAX_DEPTH = 5
 """How deep a queue of queues is looked into."""
 MAX_WATCHERS = 1000
-"""How many queues may be woken by one, directly or through others."""
+"""How many may watch a queue that watches another, directly or through others."""
 
 PINNED = OTHER
 """The kinds of file that a kevent keeps open: devices and the rest, as on the module."""
@@ -274,10 +274,12 @@ class FileKevent(Kevent):
         """ELOOP where a wake-up of our queue's pollers comes back to it, or reaches too many."""
         reached = {self.user: None}
         queues = [self.user]
+        called = 0
         while queues:
             for watcher in list(queues.pop().outer):
                 queue = watcher.user
-                if queue is self.user or len(reached) > MAX_WATCHERS:
+                called += 1
+                if queue is self.user or called > MAX_WATCHERS:
                     raise RefusedError(errno.ELOOP)
                 if queue not in reached:
                     reached[queue] = None

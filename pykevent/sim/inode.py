@@ -134,6 +134,14 @@ class InodeKevent(Kevent):
 
     # Which inode it is
 
+    @classmethod
+    def permit(cls, target: Target) -> None:
+        """Watching takes read permission."""
+        fd = target.path if target.borrowed is None else target.borrowed.fd
+        with target.client.permissions():
+            if not os.access(f"/proc/self/fd/{fd}", os.R_OK, effective_ids=True):
+                raise RefusedError(errno.EACCES)
+
     def is_target(self, target: Target) -> bool:
         """Whether the request's descriptor is the one that the kevent was added by."""
         if not self.descriptor:

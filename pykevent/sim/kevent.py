@@ -158,6 +158,10 @@ class Kevent:
             raise RefusedError(errno.EINVAL)
         cls.check(request)
 
+    @classmethod
+    def permit(cls, target: Target) -> None:
+        """Refuse a target that the client may not watch."""
+
     def is_target(self, target: Target) -> bool:
         """Whether it is what the request names: a descriptor says which open file."""
         return True

@@ -195,6 +195,7 @@ class User(ReadyList):
             os.close(fd)
 
     def _add(self, kind: type[Kevent], request: Request, target: Target) -> None:
+        kind.permit(target)
         kevent = kind(self, request)
         with self.mutex:
             self.reap()

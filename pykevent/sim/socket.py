@@ -33,7 +33,7 @@ _ALWAYS = int(SocketEvents.ERR | SocketEvents.HUP)
 _SAME = int(SocketEvents.PRI | SocketEvents.SEND | SocketEvents.RDHUP) | _ALWAYS
 """Bits that are those of poll(2)."""
 
-_SO_MEMINFO = 55
+_SO_PEEK_OFF, _SO_MEMINFO = 42, 55
 _WMEM_ALLOC, _SNDBUF, _WMEM_QUEUED = 2, 3, 5
 _TCP_INFO_UNACKED = 24
 """Of a listening socket: the connections that wait."""
@@ -104,13 +104,13 @@ class SocketKevent(FileKevent):
             events &= self.events | _ALWAYS
             if event is not None and (events & _ACCEPT or self.flags & BYTES):
                 borrowed = borrowed or self.borrow_again()
-                event.data = self._data(borrowed, events, bits)
+                event.data = self._data(borrowed, events)
         finally:
             if borrowed is not None:
                 borrowed.close()
         return events
 
-    def _data(self, borrowed: Borrowed | None, events: int, bits: int) -> int:
+    def _data(self, borrowed: Borrowed | None, events: int) -> int:
         if events & _ACCEPT:
             return self._backlog(borrowed)
         if borrowed is None:
@@ -118,7 +118,7 @@ class SocketKevent(FileKevent):
         with _Socket(borrowed.fd) as sock:
             try:
                 if events & _RECV:
-                    return self._readable(sock, bool(bits & select.EPOLLERR))
+                    return self._readable(sock)
                 if events & _SEND:
                     return self._writable(sock)
             except OSError:
@@ -134,16 +134,16 @@ class SocketKevent(FileKevent):
                 return int(waiting)
         return diag.backlog(self._domain, self._inode)
 
-    def _readable(self, sock: _Socket, error: bool) -> int:
+    def _readable(self, sock: _Socket) -> int:
         if self._is_tcp or (self._domain == socket.AF_UNIX and self._type == socket.SOCK_STREAM):
             return _ioctl(sock, termios.FIONREAD)
         if self._type not in (socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):
             return 0
         inet = self._domain in (socket.AF_INET, socket.AF_INET6)
-        if inet and error:
-            return 0  # a pending error would be taken away by looking
-        if self._type == socket.SOCK_DGRAM and (inet or self._domain == socket.AF_UNIX):
+        if inet or (self._domain == socket.AF_UNIX and self._type == socket.SOCK_DGRAM):
             return _ioctl(sock, termios.FIONREAD)
+        if sock.getsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF) >= 0:
+            return 0  # looking would move it
         peek = socket.MSG_PEEK | socket.MSG_TRUNC | socket.MSG_DONTWAIT
         return int(sock.recv_into(bytearray(1), 1, peek))
 

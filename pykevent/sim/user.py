@@ -57,10 +57,11 @@ class UserKevent(Kevent):
         with self.user.lock:
             if self.state & DEAD:
                 return False
-            # One-shot, and on its way: unless a MODIFY gave it another life.
-            leaving = self.item.offered and self.flags & ONESHOT
-            if leaving and not self.state & MODIFIED:
-                return False
+            # Of a one-shot nobody sees more than one event, which may be on its way, or full.
+            if self.flags & ONESHOT:
+                leaving = self.item.offered and not self.state & MODIFIED
+                if leaving or self._posts >= U32_MAX:
+                    return False
             self._data = data
             self._posts += 1
             wake = self.user.ready_locked(self)
