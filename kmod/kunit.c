@@ -584,6 +584,25 @@ static void min_events_are_claimed_all_or_none(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 2));
 }
 
+static void what_is_modified_before_its_event_is_settled_ends_with_it(struct kunit *test)
+{
+	struct kevent_scene *s = scene_of(test);
+
+	add_user(test, 1, 0);
+	add_user(test, 2, 0);
+	post(test, 1, 1);
+	post(test, 2, 2);
+	kevent_delivery_begin(&s->d, s->user);
+	KUNIT_EXPECT_TRUE(test, kevent_delivery_claim(&s->d, 2));
+	modify(test, KEVENT_USER, 2, KEVENT_USER_POSTED, KEVENT_ONESHOT);
+	post(test, 2, 3);
+	KUNIT_EXPECT_EQ(test, 2, kevent_delivery_next(&s->d, 16));
+	KUNIT_EXPECT_EQ(test, 3, s->d.event[1].data);
+	KUNIT_EXPECT_EQ(test, KEVENT_EVENT_LAST, s->d.event[1].flags);
+	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 2));
+	KUNIT_EXPECT_EQ(test, 1, kevents(test));
+}
+
 static void times_that_cannot_be_told_are_refused(struct kunit *test)
 {
 	clockid_t base;
@@ -629,6 +648,7 @@ static struct kunit_case kevent_cases[] = {
 	KUNIT_CASE(a_kevent_disabled_while_its_file_is_asked_sleeps_after_that),
 	KUNIT_CASE(a_close_under_a_claim_is_reported_afterwards),
 	KUNIT_CASE(min_events_are_claimed_all_or_none),
+	KUNIT_CASE(what_is_modified_before_its_event_is_settled_ends_with_it),
 	KUNIT_CASE(times_that_cannot_be_told_are_refused),
 	{}
 };

@@ -366,6 +366,9 @@ static void kevent_fill_locked(struct kevent_delivery *d,
 	d->name[d->nr] = NULL;
 	d->item[d->nr] = item;
 	item->offered = true;
+	/* settled as it is now: a MODIFY from here on gives it another life */
+	if (kevent_is_own(item))
+		k->state &= ~KEVENT_MODIFIED;
 	if ((k->state & KEVENT_BROKEN) && kevent_is_own(item))
 		event->flags = KEVENT_EVENT_BROKEN | KEVENT_EVENT_LAST;
 	else if (k->ops->peek)

@@ -111,14 +111,21 @@ static bool kevent_first_datagram(struct sk_buff_head *queue, int *len)
 	return skb;
 }
 
-/* Nearly all datagrams go through one queue; UDP has another in front of it. */
+/*
+ * Nearly all datagrams go through one queue.  UDP has another in front of it,
+ * to which a reader moves them all at once, perhaps while we are looking.
+ */
 static int kevent_datagram_readable(struct sock *sk)
 {
+	struct sk_buff_head *front = NULL;
 	int len = 0;
 
-	if (!kevent_socket_is_udp(sk) ||
-	    !kevent_first_datagram(&udp_sk(sk)->reader_queue, &len))
-		kevent_first_datagram(&sk->sk_receive_queue, &len);
+	if (kevent_socket_is_udp(sk))
+		front = &udp_sk(sk)->reader_queue;
+	if (front && kevent_first_datagram(front, &len))
+		return len;
+	if (!kevent_first_datagram(&sk->sk_receive_queue, &len) && front)
+		kevent_first_datagram(front, &len);
 	return len;
 }
 

@@ -45,9 +45,9 @@ static void kevent_timer_forward(struct kevent_timer *t)
 /* True where the caller has to call kevent_wake_pollers(). */
 static bool kevent_timer_expired_locked(struct kevent_timer *t)
 {
-	if (t->interval)
-		kevent_timer_forward(t);
-	else
+	kevent_timer_forward(t);
+	/* it has no interval, or its clock was set back since it was due */
+	if (!t->expiries)
 		t->expiries = 1;
 	return kevent_ready_locked(&t->kevent);
 }
