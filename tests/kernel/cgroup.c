@@ -186,19 +186,19 @@ static void reach(struct scene *s, enum stage stage)
 
 static void wait_for(const struct scene *s, enum stage stage, pid_t other)
 {
-	unsigned long added = s->added;
+	unsigned long done = s->added + s->refused;
 	uint64_t end = now_ns() + 2 * PATIENCE;
 	int status;
 
 	while (s->stage < stage) {
 		/* a debug kernel takes its time, but gets on */
-		if (s->added != added) {
-			added = s->added;
+		if (s->added + s->refused != done) {
+			done = s->added + s->refused;
 			end = now_ns() + 2 * PATIENCE;
 		}
 		if (now_ns() > end)
-			FAIL("stage %d was never reached, %lu added", stage,
-			     added);
+			FAIL("stage %d was never reached, %lu added, %lu refused",
+			     stage, s->added, s->refused);
 		if (other && waitpid(other, &status, WNOHANG) == other)
 			FAIL("the child ended, status %#x, after %lu kevents",
 			     status, s->added);
