@@ -62,9 +62,10 @@ vm: bootstrap ## a shell in a guest with the module loaded; KERNEL=...
 	@$(PYTHON) scripts/guest $(KERNEL) --shell
 
 .PHONY: check
-check: kernel-tests ## check-host, check-sim, then the guests of the kernels that are marked for it
+check: kernel-tests ## check-host, check-sim, 500 random programs, then the guests of the marked kernels
 	@$(PYTEST) tests/unit tests/host
 	@$(PYTHON) scripts/check-sim
+	@$(MAKE) check-differential PROGRAMS=500
 	@$(PYTEST) tests/guest
 
 .PHONY: check-host
@@ -74,6 +75,16 @@ check-host: bootstrap ## lint, types, unit tests, header, compiler, sparse, chec
 .PHONY: check-sim
 check-sim: bootstrap ## conformance tests on the simulator, and its own; no guest, no module
 	@$(PYTHON) scripts/check-sim
+
+# So many random programs, always the same of one seed.
+PROGRAMS ?= 2000
+SEED ?= 1
+
+# A status of 77 means that this machine cannot run one of the two.
+.PHONY: check-differential
+check-differential: bootstrap ## random programs on module, simulator and a model; PROGRAMS=2000 SEED=1 KERNEL=...
+	@$(PYTHON) scripts/check-differential --programs $(PROGRAMS) --seed $(SEED) --kernel $(KERNEL) \
+		|| test $$? -eq 77
 
 .PHONY: check-guest
 check-guest: kernel-tests ## conformance and kernel tests in a guest; KERNEL=...
