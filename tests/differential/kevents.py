@@ -49,6 +49,8 @@ class Kevent:
     asleep: bool = False
     broken: bool = False
     pinned: bool = False
+    unseen: bool = False
+    """Its bytes are not counted: a difference of the simulator, once its number is closed."""
     # Its own item: certainly on the list from `high` on, perhaps from `low` on.
     low: int = NEVER
     high: int = NEVER
@@ -208,7 +210,7 @@ class Item:
             return 0
         if events & _ACCEPT:
             return len(k.file.pending)
-        if not k.flags & Flags.BYTES:
+        if not k.flags & Flags.BYTES or k.unseen:
             return 0
         if events & _RECV:
             return k.file.bytes

@@ -70,8 +70,8 @@ class WrongError(Exception):
 class Model:
     """All queues, and the files that they watch."""
 
-    def __init__(self, cast: tuple[str, ...], start: Answer, *, merges: bool = False) -> None:
-        self.merges = merges
+    def __init__(self, cast: tuple[str, ...], start: Answer, *, simulated: bool = False) -> None:
+        self.simulated = simulated
         self.files = Files(cast)
         self.queues: list[Queue | None] = [Queue() for _ in plan.QUEUES]
         self.start = start["info"]
@@ -128,6 +128,7 @@ class Model:
     def settle(self) -> None:
         """Whatever the step was: what holds is on the list, what does not may have left it."""
         for _, k in self.all():
+            k.unseen = self.simulated and self.file(k.ident) is not k.file
             if not k.conditional or k.broken or k.asleep:
                 continue
             if not k.holds():
@@ -212,7 +213,7 @@ class Model:
             and (last.events, last.rename, last.name) == (events, 0, name)
         ):
             last.count += 1
-            last.exact &= not (self.merges and name_is_new)
+            last.exact &= not (self.simulated and name_is_new)
             return
         if sum(bool(happened.events) for happened in k.waiting) >= k.limit:
             if k.overflow is None or k.overflow not in k.waiting:
@@ -614,12 +615,12 @@ class Model:
 
 
 def check(
-    program: plan.Program, answers: list[Answer], *, merges: bool = False
+    program: plan.Program, answers: list[Answer], *, simulated: bool = False
 ) -> tuple[int, WrongError] | None:
     """The first step whose answer is wrong, and why; -1 is the beginning."""
     at = -1
     try:
-        model = Model(program.cast, answers[0], merges=merges)
+        model = Model(program.cast, answers[0], simulated=simulated)
         for step, answer in zip(program.steps, answers[1:], strict=False):
             at += 1
             model.step(step, answer)

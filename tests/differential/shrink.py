@@ -33,9 +33,9 @@ class Difference:
         return f"{self.program}\nat step {self.at}, {step}:\n{self.wrong}"
 
 
-def find(program: Program, answers: list[Answer], *, merges: bool) -> Difference | None:
+def find(program: Program, answers: list[Answer], *, simulated: bool) -> Difference | None:
     """What is wrong with the answers of a program."""
-    found = check(program, answers, merges=merges)
+    found = check(program, answers, simulated=simulated)
     if found is None:
         return None
     at, wrong = found
@@ -98,7 +98,7 @@ def _candidates(program: Program, spare: list[int]) -> list[Program]:
     return list(dict.fromkeys(found))
 
 
-def shrink(difference: Difference, run: Run, *, merges: bool, rounds: int) -> Difference:
+def shrink(difference: Difference, run: Run, *, simulated: bool, rounds: int) -> Difference:
     """The shortest program found in so many rounds that is answered wrongly in the same way."""
     best = replace(
         difference,
@@ -110,7 +110,7 @@ def shrink(difference: Difference, run: Run, *, merges: bool, rounds: int) -> Di
         smaller = best
         alone = []
         for program, answers in zip(candidates, run(candidates), strict=True):
-            found = find(program, answers, merges=merges)
+            found = find(program, answers, simulated=simulated)
             if found is None or found.kind != best.kind:
                 continue
             if len(program.steps) == len(best.program.steps) - 1:

@@ -30,18 +30,25 @@ class Side(ABC):
     """Something that answers programs."""
 
     name: str
-    merges: bool
-    """Whether identical inode events of new entries may count as one, as the README says."""
+    simulated: bool
+    """Whether it may do what the README lists as a difference of the simulator."""
     rounds: int
     """How many batches a program is worth that is to be made shorter."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, programs: list[Program]) -> list[list[Answer]]:
         """The answers of each program."""
-        written = self.folder / "programs.jsonl"
+        return self._run(programs, self.folder)
+
+    def run_shorter(self, programs: list[Program]) -> list[list[Answer]]:
+        """The same for candidates: the files of the whole run stay as they are."""
+        return self._run(programs, self.folder / "shorter")
+
+    def _run(self, programs: list[Program], folder: Path) -> list[list[Answer]]:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / "programs.jsonl"
         written.write_text("".join(dump(program) + "\n" for program in programs))
         found = self.answer(written)
         answers = [json.loads(line) for line in found.read_text().splitlines()]
@@ -58,13 +65,13 @@ class Simulated(Side):
     """The simulator, a new one for each batch."""
 
     name = "simulator"
-    merges = True
+    simulated = True
     rounds = 25
 
     def answer(self, programs: Path) -> Path:
         if not os.access("/dev/fuse", os.R_OK | os.W_OK):
             raise UnavailableError("there is no /dev/fuse that we may open")
-        answers = self.folder / "answers.jsonl"
+        answers = programs.with_name("answers.jsonl")
         # As in a guest, where it is a tmpfs.
         scratch = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
         with (
@@ -87,7 +94,7 @@ class Module(Side):
     """The module, in a guest that is booted for each batch."""
 
     name = "module"
-    merges = False
+    simulated = False
     rounds = 6
 
     def __init__(self, folder: Path, series: str) -> None:
@@ -96,7 +103,7 @@ class Module(Side):
 
     def answer(self, programs: Path) -> Path:
         # The guest's folder is emptied before each boot.
-        results = self.folder / "results"
+        results = programs.with_name("results")
         inside = programs.relative_to(TREE)
         command = f'{sys.executable} -m {_EXECUTE} {inside} "$KEVENT_RESULTS/answers.jsonl"'
         status = subprocess.run(

@@ -101,9 +101,9 @@ def test_a_difference_is_made_shorter_as_long_as_it_stays_the_same() -> None:
             for program in programs
         ]
 
-    difference = find(program, run([program])[0], merges=False)
+    difference = find(program, run([program])[0], simulated=False)
     assert difference is not None
-    short = shrink(difference, run, merges=False, rounds=20).program
+    short = shrink(difference, run, simulated=False, rounds=20).program
     assert short == Program((), (Step("poll"),))
 
 
