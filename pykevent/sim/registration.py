@@ -75,6 +75,9 @@ class Alone:
         self._registry = registry
         self._pool = pool
         self._number = borrowed.fd
+        self._lock = threading.Lock()
+        self._ended = False
+        """Under the lock: no number is looked at that may be another file's by now."""
         try:
             self._epoll = select.epoll()
         except OSError as error:
@@ -95,17 +98,16 @@ class Alone:
 
     def bits(self) -> int:
         """Those bits of poll(2) that hold now."""
-        try:
-            found = self._epoll.poll(0, 1)
-        except (ValueError, OSError):
-            return 0  # it has ended meanwhile
+        with self._lock:
+            found = [] if self._ended else self._epoll.poll(0, 1)
         return found[0][1] if found else 0
 
     def same(self, pid: int, number: int) -> bool | None:
         """Whether a descriptor is that open file."""
-        if self._epoll.closed:
-            return None
-        return syscalls.same_file_in_epoll(pid, number, self._fileno, self._number)
+        with self._lock:
+            if self._ended:
+                return None
+            return syscalls.same_file_in_epoll(pid, number, self._fileno, self._number)
 
     def gone(self) -> bool:
         """Whether the file was closed everywhere."""
@@ -114,7 +116,10 @@ class Alone:
 
     def end(self, again: Callable[[], Borrowed | None]) -> None:
         """The file goes with the instance."""
-        if not self._epoll.closed:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
             self._pool.forget(self._fileno)
             self._epoll.close()
             self._registry.alone -= 1
@@ -156,19 +161,18 @@ class Shared:
 
     def bits(self) -> int:
         """Those bits of poll(2) that hold now."""
-        try:
+        with self._registry.lock:
+            if self.shard.members.get(self.number) is not self:
+                return 0
             found = self.shard.epoll.poll(0, ROOM)
-        except (ValueError, OSError):
-            return 0
-        if self.shard.members.get(self.number) is not self:
-            return 0
         return next((bits for number, bits in found if number == self.number), 0)
 
     def same(self, pid: int, number: int) -> bool | None:
         """Whether a descriptor is that open file."""
-        if self.shard.members.get(self.number) is not self:
-            return None
-        return syscalls.same_file_in_epoll(pid, number, self.shard.fileno, self.number)
+        with self._registry.lock:
+            if self.shard.members.get(self.number) is not self:
+                return None
+            return syscalls.same_file_in_epoll(pid, number, self.shard.fileno, self.number)
 
     def gone(self) -> bool:
         """Whether the file was closed everywhere."""
@@ -184,7 +188,8 @@ class Registry:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Of what is shared."""
         self._shards: dict[_Shard, None] = {}
         self._open: dict[_Shard, None] = {}
         """Those with room."""
@@ -218,7 +223,7 @@ class Registry:
             os.close(null)
 
     def _share(self, borrowed: Borrowed, mask: int, active: Callable[[], None]) -> Shared:
-        with self._lock:
+        with self.lock:
             if not self._numbers:
                 self._reserve()
             try:
@@ -257,7 +262,7 @@ class Registry:
             return
         gone = member.gone()
         borrowed = None if gone else again()
-        with self._lock:
+        with self.lock:
             shard = member.shard
             if borrowed is not None:
                 with contextlib.suppress(OSError), self._as(borrowed, member.number):
