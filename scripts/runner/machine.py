@@ -47,7 +47,9 @@ LEFT_ALONE = (
 OURS = ("panic=-1", "kunit.enable=1")
 STRICT = "panic_on_warn=1"
 # An emulated CPU that has to share a core measures its clocks wrongly as it boots, and
-# time would run at many times its speed; the HPET says itself how fast it is.
+# time would run at many times its speed; the HPET says itself how fast it is.  Nor is
+# the kernel to find that out later: it changes its code then, which an emulated second
+# CPU may run half-changed (Oops: int3).
 EMULATED = ("tsc=unstable", "no_timer_check")
 # Where QEMU writes what became of the machine.
 EVENTS = "machine.events"
@@ -164,7 +166,8 @@ def vng_command(kernel: Kernel, job: Job, shared: Path, events: int | None) -> l
     ]  # fmt: skip
     if not job.kvm:
         words.append("--disable-kvm")
-    for argument in kernel_arguments(job):
+    clock = () if job.kvm or job.icount else EMULATED
+    for argument in (*kernel_arguments(job), *clock):
         words += ["--append", argument]
     if qemu_arguments:
         words.append(f"--qemu-opts={shlex.join(qemu_arguments)}")
