@@ -10,8 +10,6 @@ nothing, and are asked again and again while somebody wants to know.
 from __future__ import annotations
 
 import contextlib
-import os
-import struct
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from pykevent.sim.hook import FileKevent
     from pykevent.sim.system import System
 
-_EVENT = struct.Struct("=iIII")
 _TOLD = SOCKET | PIPE | FIFO
 
 # The news of a close comes a moment before it is done.
@@ -78,21 +75,14 @@ class Closes:
 
     def read(self) -> None:
         """Look at the kevents of which a close was told."""
-        while True:
-            try:
-                data = os.read(self._inotify, 65536)
-            except BlockingIOError:
-                return
-            for kevent in self._told(data):
+        for events in syscalls.inotify_read(self._inotify):
+            for kevent in self._told(events):
                 self._look(kevent, 0)
 
-    def _told(self, data: bytes) -> list[FileKevent]:
+    def _told(self, events: list[tuple[int, int, int, bytes]]) -> list[FileKevent]:
         found: dict[FileKevent, None] = {}
-        offset = 0
         with self._lock:
-            while offset < len(data):
-                watch, mask, _, length = _EVENT.unpack_from(data, offset)
-                offset += _EVENT.size + length
+            for watch, mask, _, _ in events:
                 if mask & syscalls.IN_Q_OVERFLOW:
                     for kevents in self._kevents.values():
                         found.update(kevents)

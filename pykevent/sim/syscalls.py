@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import struct
+from collections.abc import Iterator
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -31,6 +32,8 @@ _KCMP, _SETGROUPS = {
 }.get(platform.machine(), (272, 159))
 
 _KCMP_FILE, _KCMP_EPOLL_TFD = 0, 7
+
+_INOTIFY_EVENT = struct.Struct("=iIII")
 
 RESOLVE_NO_MAGICLINKS, RESOLVE_IN_ROOT = 0x02, 0x10
 
@@ -108,6 +111,22 @@ def inotify_add_watch(instance: int, path: bytes, mask: int) -> int:
 def inotify_rm_watch(instance: int, watch: int) -> None:
     """End a watch."""
     _check(_libc.inotify_rm_watch(instance, watch))
+
+
+def inotify_read(instance: int) -> Iterator[list[tuple[int, int, int, bytes]]]:
+    """All that was told, some at a time: the watch, the mask, the cookie and the name of each."""
+    while True:
+        try:
+            data = os.read(instance, 65536)
+        except BlockingIOError:
+            return
+        events: list[tuple[int, int, int, bytes]] = []
+        offset = 0
+        while offset < len(data):
+            watch, mask, cookie, length = _INOTIFY_EVENT.unpack_from(data, offset)
+            offset += _INOTIFY_EVENT.size + length
+            events.append((watch, mask, cookie, data[offset - length : offset].rstrip(b"\0")))
+        yield events
 
 
 def timerfd_create(clock: int) -> int:

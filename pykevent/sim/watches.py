@@ -13,7 +13,6 @@ import contextlib
 import logging
 import os
 import stat
-import struct
 import threading
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,6 @@ _log = logging.getLogger("pykevent.sim")
 MAX_COMPANIONS = 1024
 """Entries of one directory that are watched for its sake."""
 
-_EVENT = struct.Struct("=iIII")
 _BITS = (
     (IN_CREATE, int(InodeEvents.CREATE)),
     (IN_DELETE, int(InodeEvents.REMOVE)),
@@ -162,26 +160,15 @@ class Watches:
 
     def read(self) -> None:
         """Report what has happened."""
-        while True:
-            try:
-                data = os.read(self._inotify, 65536)
-            except BlockingIOError:
-                return
+        for events in syscalls.inotify_read(self._inotify):
             with self._lock:
-                self._handle(data)
+                self._handle(events)
 
-    def _handle(self, data: bytes) -> None:
-        events: list[tuple[int, int, int, bytes]] = []
-        offset = 0
+    def _handle(self, events: list[tuple[int, int, int, bytes]]) -> None:
         last: dict[int, int] = {}
-        while offset < len(data):
-            number, mask, cookie, length = _EVENT.unpack_from(data, offset)
-            offset += _EVENT.size
-            name = data[offset : offset + length].rstrip(b"\0")
-            offset += length
+        for index, (number, mask, _, name) in enumerate(events):
             if mask & IN_ATTRIB and not name:
-                last[number] = len(events)
-            events.append((number, mask, cookie, name))
+                last[number] = index
         for index, (number, mask, cookie, name) in enumerate(events):
             watch = self._watches.get(number)
             if mask & IN_Q_OVERFLOW:
