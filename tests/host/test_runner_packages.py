@@ -31,18 +31,18 @@ from runner.kernels import (
 
 def test_sources_in_one_line_format_are_found() -> None:
     text = """
-# deb http://commented.example/debian bookworm main
-deb http://one.example/debian bookworm main contrib
-deb [arch=amd64 signed-by=/k.gpg] http://two.example/debian bookworm-updates main
-deb http://sec.example/debian-security bookworm-security main
-deb-src http://one.example/debian bookworm main
-deb http://other.example/stuff nodistro main
+# deb test:commented/debian bookworm main
+deb test:one/debian bookworm main contrib
+deb [arch=amd64 signed-by=/k.gpg] test:two/debian bookworm-updates main
+deb test:sec/debian-security bookworm-security main
+deb-src test:one/debian bookworm main
+deb test:other/stuff nodistro main
 """
     found = [(s.uri, s.security, s.options) for s in one_line(text)]
     assert found == [
-        ("http://one.example/debian", False, ()),
-        ("http://two.example/debian", False, ("signed-by=/k.gpg",)),
-        ("http://sec.example/debian-security", True, ()),
+        ("test:one/debian", False, ()),
+        ("test:two/debian", False, ("signed-by=/k.gpg",)),
+        ("test:sec/debian-security", True, ()),
     ]
 
 
@@ -50,39 +50,39 @@ def test_sources_in_deb822_format_are_found() -> None:
     text = """
 Types: deb
 # a comment in the middle
-URIs: http://one.example/debian
+URIs: test:one/debian
 Suites: trixie trixie-updates
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb
-URIs: http://sec.example/debian-security
+URIs: test:sec/debian-security
 Suites: trixie-security
 Components: main
 
 Types: deb
 Enabled: no
-URIs: http://off.example/debian
+URIs: test:off/debian
 Suites: trixie
 Components: main
 """
     found = list(dict.fromkeys(deb822(text)))
     assert [(s.uri, s.security) for s in found] == [
-        ("http://one.example/debian", False),
-        ("http://sec.example/debian-security", True),
+        ("test:one/debian", False),
+        ("test:sec/debian-security", True),
     ]
     assert found[0].line("bookworm-backports") == (
         "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-        " http://one.example/debian bookworm-backports main"
+        " test:one/debian bookworm-backports main"
     )
 
 
 def test_sources_of_all_files_are_found_once(tmp_path: Path) -> None:
     (tmp_path / "sources.list.d").mkdir()
-    line = "deb http://one.example/debian bookworm main\n"
+    line = "deb test:one/debian bookworm main\n"
     (tmp_path / "sources.list").write_text(line, encoding="utf-8")
     (tmp_path / "sources.list.d/more.list").write_text(line, encoding="utf-8")
-    assert [source.uri for source in machine_sources(tmp_path)] == ["http://one.example/debian"]
+    assert [source.uri for source in machine_sources(tmp_path)] == ["test:one/debian"]
 
 
 class FakeApt(Apt):
