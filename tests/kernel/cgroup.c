@@ -407,6 +407,19 @@ static struct scene *scene_new(uint16_t type, uint32_t feature)
 	return s;
 }
 
+/* The child closes what it has, and all of it is given back. */
+static void finish(struct scene *s, pid_t child, int log)
+{
+	reach(s, CALM);
+	wait_for(s, CLOSED, child);
+	wait_until_back(s);
+	check_events(s);
+	reach(s, END);
+	child_join(child);
+	check_log(log);
+	remove_cgroup(s);
+}
+
 static void contain(uint16_t type, uint32_t feature)
 {
 	struct scene *s = scene_new(type, feature);
@@ -418,14 +431,7 @@ static void contain(uint16_t type, uint32_t feature)
 	dprintf(STDERR_FILENO, "%lu kevents in %lu bytes, %lu of slab\n",
 		s->added, LIMIT, slab(s->dir));
 	live_outside(s, child);
-	reach(s, CALM);
-	wait_for(s, CLOSED, child);
-	wait_until_back(s);
-	check_events(s);
-	reach(s, END);
-	child_join(child);
-	check_log(log);
-	remove_cgroup(s);
+	finish(s, child, log);
 }
 
 static void user_events_past_the_memory_limit_of_a_cgroup_are_enomem(void)
@@ -503,14 +509,7 @@ static void inode_events_that_find_no_memory_overflow_and_hurt_nobody(void)
 	ns = now_ns() - begin;
 	dprintf(STDERR_FILENO, "%llu us for a file made and removed\n",
 		(unsigned long long)ns / FILES / 1000);
-	reach(s, CALM);
-	wait_for(s, CLOSED, child);
-	wait_until_back(s);
-	check_events(s);
-	reach(s, END);
-	child_join(child);
-	check_log(log);
-	remove_cgroup(s);
+	finish(s, child, log);
 }
 
 /* Kevents of sockets that were closed take no memory away for good */
@@ -551,14 +550,7 @@ static void kevents_of_closed_sockets_make_room_where_memory_is_short(void)
 	CHECK(write_file(s->dir, "memory.max", bytes));
 	child = child_start(close_what_is_watched, s);
 	wait_for(s, FULL, child);
-	reach(s, CALM);
-	wait_for(s, CLOSED, child);
-	wait_until_back(s);
-	check_events(s);
-	reach(s, END);
-	child_join(child);
-	check_log(log);
-	remove_cgroup(s);
+	finish(s, child, log);
 }
 
 static const struct test_case cases[] = {

@@ -446,7 +446,137 @@ static void the_number_of_a_closed_file_is_free_at_once(void)
 	CHECK(queue_info(q).kevents <= 2 * ARRAY_SIZE(kinds));
 }
 
+#define CROWD		300	/* several times what ends in one go */
+#define CROWD_BASE	1000
+
+struct crowd {
+	pthread_barrier_t start;
+	pthread_barrier_t end;
+	int fd[2];
+	_Atomic bool stop;
+};
+
+static void *close_read_end(void *arg)
+{
+	struct crowd *c = arg;
+
+	for (;;) {
+		pthread_barrier_wait(&c->start);
+		if (c->stop)
+			return NULL;
+		SYS(close(c->fd[0]));
+		pthread_barrier_wait(&c->end);
+	}
+}
+
+static void *close_write_end(void *arg)
+{
+	struct crowd *c = arg;
+
+	for (;;) {
+		pthread_barrier_wait(&c->start);
+		if (c->stop)
+			return NULL;
+		SYS(close(c->fd[1]));
+		pthread_barrier_wait(&c->end);
+	}
+}
+
+/* Either end of a new pipe under many numbers, which are closed again. */
+static void watch_under_many_numbers(struct crowd *c, int q)
+{
+	int i;
+
+	SYS(pipe2(c->fd, O_CLOEXEC));
+	for (i = 0; i < 2 * CROWD; i++) {
+		int number = (int)SYS(dup3(c->fd[i & 1], CROWD_BASE + i,
+					   O_CLOEXEC));
+
+		CHECK_EQ(add(q, KEVENT_POLL, (uint64_t)number,
+			     i & 1 ? POLLPRI : POLLIN, KEVENT_NOTIFY_BROKEN,
+			     (uint64_t)i), 0);
+		close(number);
+	}
+}
+
+/* How many are told of their end: each once, and none that was removed. */
+static unsigned int check_ends(int q, bool *gone)
+{
+	static struct kevent_event ev[KEVENT_MAX_RECORDS];
+	unsigned int broken = 0;
+	int i, n;
+
+	while ((n = wait_events(q, ev, ARRAY_SIZE(ev), 0, 0))) {
+		CHECK(n > 0);
+		for (i = 0; i < n; i++) {
+			/* the other end may have gone before this one did */
+			if (!(ev[i].flags & KEVENT_EVENT_BROKEN))
+				continue;
+			CHECK(ev[i].cookie < 2 * CROWD);
+			CHECK(!gone[ev[i].cookie]);
+			gone[ev[i].cookie] = true;
+			broken++;
+		}
+	}
+	return broken;
+}
+
+/*
+ *	r --- close of the read end ---> pipe	both walk through the same 600
+ *	w --- close of the write end --> pipe	kevents, a few at a time
+ *	main --- REMOVE ---> q			takes some away meanwhile
+ */
+static void crowds_at_both_ends_of_a_pipe_end_while_some_are_removed(void)
+{
+	unsigned int round, nr = rounds(60), removed = 0, broken = 0;
+	struct rnd rnd = rnd_stream(0);
+	pthread_t threads[2];
+	struct crowd c = {};
+	int q = queue_open();
+
+	need_feature(q, KEVENT_FEATURE_POLL);
+	raise_nofile(CROWD_BASE + 2 * CROWD + 1);
+	pthread_barrier_init(&c.start, NULL, 3);
+	pthread_barrier_init(&c.end, NULL, 3);
+	threads[0] = thread_start(close_read_end, &c);
+	threads[1] = thread_start(close_write_end, &c);
+	for (round = 0; round < nr; round++) {
+		bool gone[2 * CROWD] = { false };
+		unsigned int left = 2 * CROWD;
+		int i;
+
+		test_context("round %u", round);
+		watch_under_many_numbers(&c, q);
+		pthread_barrier_wait(&c.start);
+		for (i = 0; i < CROWD / 2; i++) {
+			unsigned int which = rnd_below(&rnd, 2 * CROWD);
+			int ret = remove_kevent(q, KEVENT_POLL,
+						CROWD_BASE + which,
+						KEVENT_STALE);
+
+			CHECK(!ret || ret == -ENOENT);
+			if (ret)
+				continue;
+			CHECK(!gone[which]);
+			gone[which] = true;
+			removed++;
+			left--;
+		}
+		pthread_barrier_wait(&c.end);
+		CHECK_EQ(check_ends(q, gone), left);
+		broken += left;
+		CHECK_EQ(queue_info(q).kevents, 0);
+	}
+	c.stop = true;
+	pthread_barrier_wait(&c.start);
+	thread_join(threads[0]);
+	thread_join(threads[1]);
+	dprintf(STDERR_FILENO, "%u removed, %u broken\n", removed, broken);
+	CHECK(removed && broken);
+}
+
 static const struct test_case cases[] = {
+	LONG_TEST(crowds_at_both_ends_of_a_pipe_end_while_some_are_removed, 120),
 	TEST(after_close_nothing_is_delivered),
 	TEST(after_remove_nothing_is_delivered),
 	TEST(after_remove_no_timer_and_no_post_is_delivered),

@@ -52,7 +52,8 @@ def manual() -> dict[str, str]:
 )
 def test_info_names_the_kinds_of_file_that_this_kernel_is_known_to_pin() -> None:
     series = series_of(platform.release())
-    if series not in PINNED:
+    # A guest's kernel is one of scripts/kernels, and so of these.
+    if series not in PINNED and os.environ.get("KEVENT_CHECK_KMSG") != "1":
         pytest.skip(f"nobody has said what Linux {series} pins")
     with pykevent.open() as queue:
         assert queue.info().pinned == PINNED[series]
