@@ -95,6 +95,7 @@ class Closes:
         for kevent in kevents:
             kevent.close_watch = -1
             kevent.user.reporters[kevent] = None
+        self._system.leaves.kick()
 
     def _look(self, kevent: FileKevent, turn: int) -> None:
         if kevent.gone():

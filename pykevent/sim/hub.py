@@ -27,11 +27,12 @@ class Pool:
         self._epoll = select.epoll()
         self._calls: dict[int, Callable[[], None]] = {}
         self._lock = threading.Lock()
+        # For the thread alone: no member, or a call that drains would take it away.
         self._kick = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.tick: Callable[[], float | None] = lambda: None
         """Called by the thread each time it wakes; says after how many seconds again at most."""
-        self.add(self._kick, self._kicked)
 
     def add(self, fd: int, call: Callable[[], None]) -> None:
         """Have @call made for each activity of @fd from now on, and for what holds now."""
@@ -41,8 +42,7 @@ class Pool:
         except BaseException:
             del self._calls[fd]
             raise
-        if self._thread is None and fd != self._kick:
-            self._start()
+        self._start()
 
     def forget(self, fd: int) -> None:
         """No call for @fd any more, which is about to be closed."""
@@ -62,27 +62,32 @@ class Pool:
 
     @property
     def members(self) -> int:
-        """How many there are, apart from its own."""
-        return len(self._calls) - 1
+        """How many there are."""
+        return len(self._calls)
 
     def kick(self) -> None:
         """Have the thread look after its ticks."""
         os.eventfd_write(self._kick, 1)
-
-    def _kicked(self) -> None:
-        os.eventfd_read(self._kick)
+        self._start()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
+        if self._thread is not None:
+            return
+        with self._start_lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         poller = select.poll()
         poller.register(self._epoll.fileno(), select.POLLIN)
+        poller.register(self._kick, select.POLLIN)
         while True:
             try:
                 seconds = self.tick()
-                poller.poll(None if seconds is None else seconds * 1000)
+                ready = poller.poll(None if seconds is None else seconds * 1000)
+                if any(fd == self._kick for fd, _ in ready):
+                    os.eventfd_read(self._kick)
                 self.drain()
             except Exception:
                 _log.exception("in the hub")
