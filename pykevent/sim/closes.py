@@ -5,6 +5,8 @@ Whether a file was closed can be asked at any time: the epoll instance that watc
 (`hook`).  Whoever wants a close to be reported has to be told when to ask.  An inotify watch on
 the inode of a socket, a pipe or a FIFO tells, at the last close of each open file.  Others show
 nothing, and are asked again and again while somebody wants to know.
+
+The news of a close comes a moment before it is done (`Looks`).
 """
 
 from __future__ import annotations
@@ -16,16 +18,43 @@ from typing import TYPE_CHECKING
 
 from pykevent.sim import syscalls
 from pykevent.sim.client import FIFO, PIPE, SOCKET, Borrowed
-from pykevent.sim.clocks import Alarm
+from pykevent.sim.clocks import Alarm, Clocks
 
 if TYPE_CHECKING:
     from pykevent.sim.hook import FileKevent
+    from pykevent.sim.kevent import Kevent
     from pykevent.sim.system import System
 
 _TOLD = SOCKET | PIPE | FIFO
 
-# The news of a close comes a moment before it is done.
 _LOOK_AGAIN = [500_000 << turn for turn in range(6)]
+
+
+class Looks:
+    """Kevents whose file is perhaps being closed: looked at a few times more, and by each call."""
+
+    def __init__(self, clocks: Clocks) -> None:
+        self._clocks = clocks
+        self._pending: dict[Kevent, None] = {}
+
+    def look(self, kevent: Kevent, turn: int = 0) -> None:
+        """A file of what the kevent watches was closed, or is about to be."""
+        if kevent.notice_close() or turn == len(_LOOK_AGAIN):
+            self._pending.pop(kevent, None)
+            return
+        self._pending[kevent] = None
+
+        def again(alarm: Alarm) -> None:
+            self.look(kevent, turn + 1)
+
+        when = time.monotonic_ns() + _LOOK_AGAIN[turn]
+        self._clocks.set(time.CLOCK_MONOTONIC, when, again)
+
+    def look_at_all(self) -> None:
+        """A call begins: what was closed before it is closed by now."""
+        for kevent in list(self._pending):
+            if kevent.notice_close():
+                self._pending.pop(kevent, None)
 
 
 class Closes:
@@ -36,7 +65,6 @@ class Closes:
         self._lock = threading.Lock()
         self._inotify = -1
         self._kevents: dict[int, dict[FileKevent, None]] = {}
-        self._last = (0, 0, 0, 0)
 
     def watch(self, kevent: FileKevent, borrowed: Borrowed) -> None:
         """Have the close of a kevent's file reported."""
@@ -77,7 +105,7 @@ class Closes:
         """Look at the kevents of which a close was told."""
         for events in syscalls.inotify_read(self._inotify):
             for kevent in self._told(events):
-                self._look(kevent, 0)
+                self._system.looks.look(kevent)
 
     def _told(self, events: list[tuple[int, int, int, bytes]]) -> list[FileKevent]:
         found: dict[FileKevent, None] = {}
@@ -96,14 +124,3 @@ class Closes:
             kevent.close_watch = -1
             kevent.user.reporters[kevent] = None
         self._system.leaves.kick()
-
-    def _look(self, kevent: FileKevent, turn: int) -> None:
-        if kevent.gone():
-            kevent.user.closed(kevent, False)
-        elif turn < len(_LOOK_AGAIN):
-
-            def again(alarm: Alarm) -> None:
-                self._look(kevent, turn + 1)
-
-            when = time.monotonic_ns() + _LOOK_AGAIN[turn]
-            self._system.clocks.set(time.CLOCK_MONOTONIC, when, again)

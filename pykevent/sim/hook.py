@@ -12,7 +12,7 @@ import os
 import select
 from typing import TYPE_CHECKING
 
-from pykevent.sim.client import ANON, KEVENT, OTHER, Borrowed, Process
+from pykevent.sim.client import ANON, KEVENT, OTHER, SOCKET, Borrowed, Process
 from pykevent.sim.kevent import (
     DISABLED,
     EDGE,
@@ -56,6 +56,7 @@ class FileKevent(Kevent):
         "nested",
         "process",
         "signals",
+        "silent",
     )
 
     descriptor = True
@@ -71,6 +72,7 @@ class FileKevent(Kevent):
         self.mask = 0
         self.nested = False
         self.process: Process | None = None
+        self.silent = False
         self.signals: Signals | None = None
         """Of a signalfd, which the kernel shows to its own process only."""
         self.inner: User | None = None
@@ -97,9 +99,16 @@ class FileKevent(Kevent):
     def gone(self) -> bool:
         """Whether the file was closed, everywhere."""
         if self.inner is not None:
-            return self.inner.released.is_set()
+            return self.user.system.released(self.inner)
         registration = self._registration
         return registration is None or registration.gone()
+
+    def notice_close(self) -> bool:
+        """Report the close of the file once it is done."""
+        if not self.gone():
+            return False
+        self.user.closed(self, False)
+        return True
 
     def borrow_again(self) -> Borrowed | None:
         """The file, if it is still behind the number that it was added under."""
@@ -133,6 +142,8 @@ class FileKevent(Kevent):
             return
         if self.kind & PINNED:
             self._hold(request, borrowed)
+        elif self.kind != SOCKET:
+            self._is_silent()
         if self.kind == ANON and self.nested:
             self.inside = system.queues_inside(borrowed)
             for queue in self.inside:
@@ -145,6 +156,11 @@ class FileKevent(Kevent):
             system.leaves.kick()
         if request.flags & NOTIFY_BROKEN:
             system.closes.watch(self, borrowed)
+
+    def _is_silent(self) -> None:
+        """It must not be counted any more after its close, which the contract lets a socket be."""
+        self.silent = True
+        self.user.silent += 1
 
     def _hold(self, request: Request, borrowed: Borrowed) -> None:
         """Keep a file of a kind open that the module keeps open, too."""
@@ -224,6 +240,9 @@ class FileKevent(Kevent):
         if self._registration is not None:
             self._registration.end(self.borrow_again)
             self._registration = None
+        if self.silent:
+            self.silent = False
+            self.user.silent -= 1
         self.process = self.signals = None
         if self._pin >= 0:
             os.close(self._pin)
@@ -265,6 +284,7 @@ class FileKevent(Kevent):
         if inner is None or inner is self.user:
             raise RefusedError(errno.ELOOP if inner is not None else errno.EPERM)
         self.inner = inner
+        self._is_silent()
         inner.outer[self] = None
         self.check_loop()
         if inner.has_ready(1) and self.mask & _IN:

@@ -22,14 +22,12 @@ import os
 import signal
 import stat
 import struct
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from pykevent.abi import EventFlags, EventType, Feature, InodeEvents
 from pykevent.sim import syscalls
 from pykevent.sim.client import ANON, PTY_MASTER, Borrowed, Client
-from pykevent.sim.clocks import Alarm
 from pykevent.sim.kevent import (
     BROKEN,
     DEAD,
@@ -63,8 +61,6 @@ _FLOCK = struct.Struct("=hh4xqqi4x")
 _first_token = (1 << 61) + int.from_bytes(os.urandom(6), "little") * 256
 # Not next to each other: the kernel would make one lock of two.
 _tokens = itertools.count(_first_token, 2)
-
-_LOOK_AGAIN = [500_000 << turn for turn in range(6)]
 
 
 class Occurrence(Item):
@@ -287,20 +283,15 @@ class InodeKevent(Kevent):
             self._is_over = True
             self.user.closed(self, True)
 
-    def look_at_close(self, turn: int = 0) -> None:
-        """An open file of the inode was closed: perhaps the one that the kevent was added by."""
+    def notice_close(self) -> bool:
+        """Whether the file that the kevent was added by was closed, of all files of the inode."""
         close = self._close
         if close is None or close.over or self.state & (DEAD | REMOVED):
-            return
-        if close.look():
-            self.user.closed(self, False)
-        elif turn < len(_LOOK_AGAIN):
-
-            def again(alarm: Alarm) -> None:
-                self.look_at_close(turn + 1)
-
-            when = time.monotonic_ns() + _LOOK_AGAIN[turn]
-            self.user.system.clocks.set(time.CLOCK_MONOTONIC, when, again)
+            return True
+        if not close.look():
+            return False
+        self.user.closed(self, False)
+        return True
 
     # Delivery
 

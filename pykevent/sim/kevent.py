@@ -127,6 +127,8 @@ class Kevent:
     """Beyond the modes."""
     condition: ClassVar[bool] = False
     """Its events hold or do not (`poll`); else they add up (`peek`, `consume`)."""
+    silent = False
+    """Nobody tells of the close of its file, which ends it."""
 
     def __init__(self, user: User, request: Request) -> None:
         self.user = user
@@ -195,6 +197,10 @@ class Kevent:
     def gone(self) -> bool:
         """Whether what it watches was closed without a word."""
         return False
+
+    def notice_close(self) -> bool:
+        """Look whether its file was closed, and report that; whether no more looks are needed."""
+        return True
 
     def park(self, park: bool) -> bool:
         """All items but its own off the ready list, or back on it; whether it has any."""

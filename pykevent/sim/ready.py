@@ -56,6 +56,8 @@ class ReadyList:
         self.ready: OrderedDict[Item, None] = OrderedDict()
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.dead: dict[Kevent, None] = {}
+        self.silent = 0
+        """Kevents that end with a close that nobody tells of."""
         self.claims = 0
         self.missed = False
         self.round = 0
@@ -161,6 +163,19 @@ class ReadyList:
             kevent.park(True)
             kevent.park(False)
         return True
+
+    def bury(self, round: int) -> None:
+        """Take those off the list whose file was closed; those of a round were just looked at."""
+        if not self.silent:
+            return
+        with self.lock:
+            ready = [
+                item.kevent
+                for item in self.ready
+                if item.kevent.silent and not 0 < round <= item.kevent.round
+            ]
+        for kevent in ready:
+            kevent.notice_close()
 
     # Leaving the list
 
@@ -460,6 +475,8 @@ class Delivery:
         queue = self.queue
         with queue.lock:
             queue.put_back_all_locked(self.claimed)
+        queue.bury(self.round)
+        with queue.lock:
             if queue.ready and queue.waiters:
                 queue.wake_one_locked()
             left = len(queue.ready)

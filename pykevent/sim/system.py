@@ -12,7 +12,7 @@ from pykevent.sim import syscalls
 from pykevent.sim.account import Accounts, Limits
 from pykevent.sim.client import ANON, KEVENT, Borrowed, Clients
 from pykevent.sim.clocks import Clocks
-from pykevent.sim.closes import Closes
+from pykevent.sim.closes import Closes, Looks
 from pykevent.sim.hub import Pool
 from pykevent.sim.inode import InodeKevent
 from pykevent.sim.kevent import RefusedError
@@ -26,7 +26,7 @@ IDENTIFY = 2 << 30 | 8 << 16 | 0xE7 << 8 | 0x7F
 TICK = 0.01
 """Seconds between looks at files whose close nothing tells of, where somebody wants to know."""
 
-_SETTLE = 0.005
+_SETTLE = 0.05
 _MAX_DEPTH = 5
 
 
@@ -45,6 +45,7 @@ class System:
         self.files = Registry(self.leaves)
         self.queue_files = Registry(self.nested)
         """Files that may be queues of events: to look at one may be to wait for its owner."""
+        self.looks = Looks(self.clocks)
         self.closes = Closes(self)
         self.watches = Watches(self)
         self.queues: dict[int, User] = {}
@@ -74,6 +75,7 @@ class System:
         if self.nested.members:
             self.nested.drain()
         self.clocks.expire()
+        self.looks.look_at_all()
         if queue.has_to_look:
             queue.look()
 
@@ -81,6 +83,7 @@ class System:
         """The same for who polls the queue, perhaps by way of what it watches: no looking there."""
         self.leaves.drain()
         self.clocks.expire()
+        self.looks.look_at_all()
         if queue.has_to_look:
             queue.look()
 

@@ -192,7 +192,7 @@ class Watches:
             kevent.report(bits, cookie, name)
         if mask & IN_CLOSE:
             for kevent in kevents:
-                kevent.look_at_close()
+                kevent.user.system.looks.look(kevent)
         if mask & (IN_CREATE | IN_MOVED_TO) and watch.companions is not None and name:
             self._newcomer(watch, kevents, name)
         if counts and watch.nameless():

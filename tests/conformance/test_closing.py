@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import pykevent
-from pykevent import Flags, Info, Queue
+from pykevent import FileKind, Flags, Info, Queue
 
+from . import raw
 from .files import KINDS, Kind, Watched
 from .support import child, cookies, eventually, now, one, refused, soon, waiting
 
@@ -51,7 +52,7 @@ def _close(fd: int) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test runs on every kind of file, those of @visible and @pinned on such as INFO says."""
+    """Each test runs on every kind of file, or on those that its fixture is about."""
     if "make" not in metafunc.fixturenames:
         return
     kinds = list(KINDS)
@@ -61,8 +62,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except OSError:
         pass  # the tests themselves will say it
     else:
-        if "visible" in metafunc.fixturenames:
+        if {"visible", "prompt"} & set(metafunc.fixturenames):
             kinds = [kind for kind in kinds if not KINDS[kind].file & pinned]
+        if "prompt" in metafunc.fixturenames:
+            kinds = [kind for kind in kinds if KINDS[kind].file != FileKind.SOCKET]
         if "pinned" in metafunc.fixturenames:
             kinds = [kind for kind in kinds if KINDS[kind].file & pinned]
     metafunc.parametrize("make", kinds, indirect=True)
@@ -86,6 +89,12 @@ def watched(make: Maker) -> Watched:
 @pytest.fixture
 def visible(make: Maker) -> Watched:
     """A file of every kind whose close this kernel shows."""
+    return make()
+
+
+@pytest.fixture
+def prompt(make: Maker) -> Watched:
+    """One of those, but for sockets, whose kevents are counted for a while after their close."""
     return make()
 
 
@@ -146,6 +155,19 @@ def test_an_event_that_was_ready_but_not_delivered_vanishes_with_the_close(
     visible.activity()
     os.close(visible.fd)
     assert now(queue) == []
+
+
+def test_a_closed_file_that_is_no_socket_is_not_counted_by_its_own_queue(
+    queue: Queue, prompt: Watched
+) -> None:
+    queue.add(prompt.request(Flags.EDGE))
+    prompt.activity()
+    os.close(prompt.fd)
+    call = raw.wait(0, minimum=0)
+    assert call(queue.fileno()) == 0
+    assert call.wait().left == 0
+    after = queue.info()
+    assert (after.kevents, after.ready) == (0, 0)
 
 
 def test_after_the_close_the_number_is_ebadf(queue: Queue, watched: Watched) -> None:
