@@ -11,8 +11,15 @@ KDIR ?= /lib/modules/$(RELEASE)/build
 RULES_DIR ?= /usr/lib/udev/rules.d
 MAN_DIR ?= /usr/share/man
 
+# So many random programs, always the same of one seed.
+PROGRAMS ?= 2000
+SEED ?= 1
+
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
+# A status of 77 means that this machine cannot run one of the two.
+CHECK_DIFFERENTIAL = $(PYTHON) scripts/check-differential --programs $(PROGRAMS) --seed $(SEED) \
+	--kernel $(KERNEL) || test $$? -eq 77
 
 # Programs of the kernel tests: one a source, all with what lib*.c shares, some with
 # a folder of their own; those that speak of the ABI also as 32-bit programs.
@@ -62,9 +69,10 @@ vm: bootstrap ## a shell in a guest with the module loaded; KERNEL=...
 	@$(PYTHON) scripts/guest $(KERNEL) --shell
 
 .PHONY: check
-check: kernel-tests ## check-host, check-sim, then the guests of the kernels that are marked for it
+check: kernel-tests ## check-host, check-sim, check-differential, then the guests of two kernels
 	@$(PYTEST) tests/unit tests/host
 	@$(PYTHON) scripts/check-sim
+	@$(CHECK_DIFFERENTIAL)
 	@$(PYTEST) tests/guest
 
 .PHONY: check-host
@@ -75,15 +83,9 @@ check-host: bootstrap ## lint, types, unit tests, header, compiler, sparse, chec
 check-sim: bootstrap ## conformance tests on the simulator, and its own; no guest, no module
 	@$(PYTHON) scripts/check-sim
 
-# So many random programs, always the same of one seed.
-PROGRAMS ?= 2000
-SEED ?= 1
-
-# A status of 77 means that this machine cannot run one of the two.
 .PHONY: check-differential
 check-differential: bootstrap ## random programs on module, simulator and a model; PROGRAMS=2000 SEED=1 KERNEL=...
-	@$(PYTHON) scripts/check-differential --programs $(PROGRAMS) --seed $(SEED) --kernel $(KERNEL) \
-		|| test $$? -eq 77
+	@$(CHECK_DIFFERENTIAL)
 
 .PHONY: check-guest
 check-guest: kernel-tests ## conformance and kernel tests in a guest; KERNEL=...

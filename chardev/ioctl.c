@@ -298,6 +298,7 @@ static long kevent_ioctl_info(struct kevent_user *user, void __user *arg,
 	ret = kevent_info(user, &info);
 	if (ret)
 		return ret;
+	info.features |= KEVENT_FEATURE_FDINFO | KEVENT_FEATURE_PARTIAL;
 	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
 }
 

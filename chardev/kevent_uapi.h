@@ -223,6 +223,8 @@ struct kevent_post {
 #define KEVENT_FEATURE_INODE	0x0004	/* KEVENT_INODE and KEVENT_PATH */
 #define KEVENT_FEATURE_TIMER	0x0008
 #define KEVENT_FEATURE_USER	0x0010
+#define KEVENT_FEATURE_FDINFO	0x20000000	/* fdinfo lists the kevents */
+#define KEVENT_FEATURE_PARTIAL	0x40000000	/* events before an EFAULT count */
 #define KEVENT_FEATURE_SIM	0x80000000	/* served by the simulator */
 
 /* struct kevent_info, @pinned: kinds of file that a kevent keeps open */

@@ -126,13 +126,15 @@ class WaitFlags(IntFlag, boundary=KEEP):
 
 
 class Feature(IntFlag, boundary=KEEP):
-    """What the device was built with."""
+    """What the device was built with, and what else it can do."""
 
     SOCKET = 0x0001
     POLL = 0x0002
     INODE = 0x0004
     TIMER = 0x0008
     USER = 0x0010
+    FDINFO = 0x20000000
+    PARTIAL = 0x40000000
     SIM = 0x80000000
 
 

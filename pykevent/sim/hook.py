@@ -99,7 +99,7 @@ class FileKevent(Kevent):
     def gone(self) -> bool:
         """Whether the file was closed, everywhere."""
         if self.inner is not None:
-            return self.user.system.released(self.inner)
+            return self.user.system.releases.released(self.inner)
         registration = self._registration
         return registration is None or registration.gone()
 
@@ -140,16 +140,18 @@ class FileKevent(Kevent):
         if self.kind == KEVENT:
             self._enqueue_queue(borrowed)
             return
-        if self.kind & PINNED:
-            self._hold(request, borrowed)
-        elif self.kind != SOCKET:
-            self._is_silent()
+        if self.kind & PINNED and system.is_fuse(borrowed):
+            raise RefusedError(errno.EOPNOTSUPP)
         if self.kind == ANON and self.nested:
             self.inside = system.queues_inside(borrowed)
             for queue in self.inside:
                 queue.outer[self] = None
             self.check_loop()
         self._register(borrowed, bool(request.flags & EDGE))
+        if self.kind & PINNED:
+            self._hold(request, borrowed)
+        elif self.kind != SOCKET:
+            self._is_silent()
         if self.kind == ANON and borrowed.anonymous == "[signalfd]":
             self.signals = Signals(borrowed)
             self.user.looked_at[self] = None
@@ -164,7 +166,7 @@ class FileKevent(Kevent):
 
     def _hold(self, request: Request, borrowed: Borrowed) -> None:
         """Keep a file of a kind open that the module keeps open, too."""
-        if request.flags & NOTIFY_BROKEN or self.user.system.is_fuse(borrowed):
+        if request.flags & NOTIFY_BROKEN:
             raise RefusedError(errno.EOPNOTSUPP)
         self.user.account.charge_pin(borrowed.process.pid)
         self._pin = os.dup(borrowed.fd)
@@ -263,7 +265,7 @@ class FileKevent(Kevent):
 
     def poll(self, event: Event | None) -> int:
         """What holds now."""
-        if self.inner is not None and self.user.system.released(self.inner):
+        if self.inner is not None and self.user.system.releases.released(self.inner):
             return 0
         return self.bits()
 
@@ -273,7 +275,7 @@ class FileKevent(Kevent):
             return bool(self.poll(None))
         if self.inner is None or depth >= MAX_DEPTH:
             return True
-        if self.user.system.released(self.inner):
+        if self.user.system.releases.released(self.inner):
             return False
         return self.inner.has_ready(depth + 1)
 

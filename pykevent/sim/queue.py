@@ -145,7 +145,7 @@ class User(ReadyList):
             self.account.charge(self.count)
         except RefusedError:
             self._reap_all_ghosts()
-            self.system.settle_releases()
+            self.system.releases.settle()
             self.account.charge(self.count)
         self.count += 1
 
@@ -304,7 +304,7 @@ class User(ReadyList):
 
     def info(self) -> bytes:
         """``struct kevent_info``."""
-        self.system.settle_releases()
+        self.system.releases.settle()
         limits = self.account.limits
         with self.mutex:
             self.reap()

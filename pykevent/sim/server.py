@@ -158,6 +158,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
     def _settle_in(self) -> None:
         try:
             self.system.clients.own_device = os.stat(self._mountpoint).st_dev
+            self.system.releases.watch(self._mountpoint + DEVICE)
             self._ready()
         except OSError as error:
             _log.error("%s: %s", self._mountpoint, error)
@@ -215,7 +216,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         """close(2) of one descriptor; there may be others."""
         queue = self.system.queues.get(fip.contents.fh)
         if queue is not None:
-            self.system.flushed[queue] = None
+            self.system.releases.flushed(queue)
         return 0
 
     def release(self, path: bytes, fip: Any) -> int:
@@ -274,7 +275,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         size = number >> 16 & 0x3FFF
         if data is None:
             return ioctl(queue, number, bytearray(), self._call())
-        self.system.flushed.pop(queue, None)
+        self.system.releases.forget(queue)
         call = self._call()
         # The answer is written when all is done: what cannot be written must not be done.
         if not number & _IOC_WRITE:

@@ -18,6 +18,7 @@ from pykevent.sim.inode import InodeKevent
 from pykevent.sim.kevent import RefusedError
 from pykevent.sim.queue import User
 from pykevent.sim.registration import Registry
+from pykevent.sim.releases import Releases
 from pykevent.sim.watches import Watches
 
 IDENTIFY = 2 << 30 | 8 << 16 | 0xE7 << 8 | 0x7F
@@ -26,7 +27,6 @@ IDENTIFY = 2 << 30 | 8 << 16 | 0xE7 << 8 | 0x7F
 TICK = 0.01
 """Seconds between looks at files whose close nothing tells of, where somebody wants to know."""
 
-_SETTLE = 0.05
 _MAX_DEPTH = 5
 
 
@@ -45,12 +45,11 @@ class System:
         self.files = Registry(self.leaves)
         self.queue_files = Registry(self.nested)
         """Files that may be queues of events: to look at one may be to wait for its owner."""
+        self.releases = Releases(self.leaves)
         self.looks = Looks(self.clocks)
         self.closes = Closes(self)
         self.watches = Watches(self)
         self.queues: dict[int, User] = {}
-        self.flushed: dict[User, None] = {}
-        """Closed somewhere since they were last used; perhaps for good."""
         self._numbers = itertools.count(1)
         for fd in self.clocks.filenos():
             self.leaves.add(fd, self.clocks.expire)
@@ -66,8 +65,8 @@ class System:
     def close(self, number: int) -> None:
         """The end of one."""
         queue = self.queues.pop(number)
-        self.flushed.pop(queue, None)
         queue.release()
+        self.releases.forget(queue)
 
     def sync(self, queue: User) -> None:
         """Let the queue know of all that has happened before this call."""
@@ -86,18 +85,6 @@ class System:
         self.looks.look_at_all()
         if queue.has_to_look:
             queue.look()
-
-    def released(self, queue: User) -> bool:
-        """Whether a queue was closed for good: that news comes a moment after the close."""
-        if queue in self.flushed:
-            self.flushed.pop(queue, None)
-            queue.released.wait(_SETTLE)
-        return queue.released.is_set()
-
-    def settle_releases(self) -> None:
-        """Have every queue released that was closed for good before this call."""
-        for queue in list(self.flushed):
-            self.released(queue)
 
     def _tick(self) -> float | None:
         looking = [queue for queue in list(self.queues.values()) if queue.has_to_look]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from .common import Failure
@@ -13,28 +14,75 @@ from .common import Failure
 OUTCOMES = {"failure": "failed", "error": "failed", "skipped": "skipped"}
 
 
-def outcomes(report: Path) -> dict[str, Counter[str]]:
-    """How many tests of each folder passed, failed and were skipped.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a test, and why if it was skipped."""
 
-    The folder is what comes after ``tests.`` in a test's name, such as
-    ``conformance``.  Failure where there is no report.
+    word: str
+    why: str = ""
+
+
+def by_name(report: Path) -> dict[str, Outcome]:
+    """By the name of each test, ``conformance.test_wait::test_...``, what became of it.
+
+    Failure where there is no report.
     """
     try:
         root = ET.parse(report).getroot()
     except (FileNotFoundError, ET.ParseError) as error:
-        raise Failure("the guest left no report of its tests") from error
+        raise Failure(f"there is no report of tests, {report.name}") from error
     # A test that fails, and whose fixture fails too, has two entries.
-    seen: dict[tuple[str, str], str] = {}
+    found: dict[str, Outcome] = {}
     for case in root.iter("testcase"):
-        name = (case.get("classname", ""), case.get("name", ""))
-        kinds = [OUTCOMES[child.tag] for child in case if child.tag in OUTCOMES]
-        if seen.get(name) != "failed":
-            seen[name] = kinds[0] if kinds else "passed"
-    found: dict[str, Counter[str]] = {}
-    for (classname, _), outcome in seen.items():
-        folder = classname.removeprefix("tests.").partition(".")[0]
-        found.setdefault(folder, Counter())[outcome] += 1
+        name = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
+        kinds = [
+            Outcome(OUTCOMES[child.tag], child.get("message", ""))
+            for child in case
+            if child.tag in OUTCOMES
+        ]
+        if name not in found or found[name].word != "failed":
+            found[name] = kinds[0] if kinds else Outcome("passed")
     return found
+
+
+def outcomes(report: Path) -> dict[str, Counter[str]]:
+    """How many tests of each folder, such as ``conformance``, passed, failed and were skipped."""
+    found: dict[str, Counter[str]] = {}
+    for name, outcome in by_name(report).items():
+        found.setdefault(name.partition(".")[0], Counter())[outcome.word] += 1
+    return found
+
+
+def on_simulator(folder: Path) -> dict[str, Outcome]:
+    """What became of each test in all runs of `check-sim`; nothing where it was not run."""
+    found: dict[str, Outcome] = {}
+    for report in sorted(folder.glob("conformance-*.xml")):
+        for name, outcome in by_name(report).items():
+            if name not in found or outcome.word != "skipped":
+                found[name] = outcome
+    return found
+
+
+def missing(guest: dict[str, Outcome], simulator: dict[str, Outcome]) -> list[str]:
+    """The conformance tests that passed in a guest and not on the simulator, nor say that INFO
+    lacks what they need, nor are about a kind of file that INFO says is pinned in the guest only.
+    """
+    ran = {name for name, outcome in guest.items() if outcome.word == "passed"}
+    here = {name for name, outcome in simulator.items() if outcome.word == "passed"}
+    shown = {_kind(name) for name in here - ran}
+    return sorted(
+        name
+        for name in ran - here
+        if name.startswith("conformance.")
+        and not (name in simulator and simulator[name].why.startswith("INFO has no "))
+        and not (name not in simulator and _kind(name) in shown)
+    )
+
+
+def _kind(name: str) -> str:
+    """Of a test of closing, the kind of file that it is about."""
+    test, _, kind = name.partition("[")
+    return kind if test.startswith("conformance.test_closing::") else test
 
 
 def sentence(found: dict[str, Counter[str]]) -> str:

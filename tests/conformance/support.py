@@ -24,7 +24,6 @@ from typing import Generic, TypeVar
 
 import pytest
 
-import pykevent
 from pykevent import Event, Queue
 
 DEADLINE = 20.0
@@ -278,8 +277,3 @@ def tcp_pair(family: socket.AddressFamily = socket.AF_INET) -> tuple[socket.sock
     for end in (client, server):
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client, server
-
-
-def simulated(queue: Queue) -> bool:
-    """Whether the simulator answers."""
-    return bool(queue.info().features & pykevent.Feature.SIM)

@@ -16,7 +16,7 @@ import pykevent
 from pykevent import EventType, Op, Queue, abi
 
 from . import raw
-from .support import cookies, now, refused, simulated
+from .support import cookies, now, refused
 
 pytestmark = pytest.mark.needs("USER")
 
@@ -249,12 +249,6 @@ def pages() -> Iterator[tuple[int, mmap.mmap]]:
         del anchor
 
 
-def not_through_fuse(queue: Queue) -> None:
-    """Skip the test on the simulator, which cannot know whether its answer can be written."""
-    if simulated(queue):
-        pytest.skip("FUSE writes the answer of the simulator when all is done")
-
-
 def protect(address: int, pages: int, protection: int) -> None:
     """mprotect(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -283,7 +277,6 @@ def test_a_buffer_that_ends_outside_of_memory_is_efault(
 def test_memory_that_can_only_be_read_is_efault(
     ready: Queue, name: str, pages: tuple[int, mmap.mmap]
 ) -> None:
-    not_through_fuse(ready)
     address, memory = pages
     call = EVERY_IOCTL[name]()
     memory[: call.size] = bytes(call.buffer[: call.size])
@@ -295,10 +288,10 @@ def test_memory_that_can_only_be_read_is_efault(
     unharmed(ready)
 
 
+@pytest.mark.needs("PARTIAL")
 def test_events_whose_records_cannot_be_written_stay_in_the_queue(
     ready: Queue, pages: tuple[int, mmap.mmap]
 ) -> None:
-    not_through_fuse(ready)
     address, memory = pages
     call = raw.wait(3)
     # The header and the first record lie in memory that can be written, the others do not.
@@ -314,10 +307,10 @@ def test_events_whose_records_cannot_be_written_stay_in_the_queue(
     assert cookies(now(ready)) == [2, 3]
 
 
+@pytest.mark.needs("PARTIAL")
 def test_where_no_record_can_be_written_the_results_of_the_changes_are_told(
     ready: Queue, pages: tuple[int, mmap.mmap]
 ) -> None:
-    not_through_fuse(ready)
     address, memory = pages
     call = raw.wait(1, changes=[raw.request(USER, 9, 1, op=Op.ADD)])
     start = mmap.PAGESIZE - call.size + 32
@@ -335,7 +328,6 @@ def test_where_no_record_can_be_written_the_results_of_the_changes_are_told(
 def test_a_one_shot_whose_record_cannot_be_written_is_not_removed(
     queue: Queue, pages: tuple[int, mmap.mmap]
 ) -> None:
-    not_through_fuse(queue)
     address, memory = pages
     queue.add(pykevent.user_event(1, pykevent.Flags.ONESHOT))
     queue.post(1, 5)
@@ -358,7 +350,6 @@ def read_to(fd: int, address: int) -> None:
 
 
 def test_a_read_to_an_address_that_is_not_there_is_efault(ready: Queue) -> None:
-    not_through_fuse(ready)
     for address in WILD:
         with refused(errno.EFAULT):
             read_to(ready.fileno(), address)
@@ -368,7 +359,6 @@ def test_a_read_to_an_address_that_is_not_there_is_efault(ready: Queue) -> None:
 def test_a_read_to_memory_that_can_only_be_read_is_efault(
     ready: Queue, pages: tuple[int, mmap.mmap]
 ) -> None:
-    not_through_fuse(ready)
     address, _ = pages
     protect(address, 2, mmap.PROT_READ)
     with refused(errno.EFAULT):

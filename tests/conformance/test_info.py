@@ -78,6 +78,18 @@ def test_info_counts_the_kevents_of_all_queues_of_the_user(
 
 
 @pytest.mark.needs("USER")
+def test_of_a_queue_that_was_closed_no_kevent_is_counted(
+    queue: Queue, new_queue: Callable[[], Queue]
+) -> None:
+    before = queue.info().user_kevents
+    for turn in range(20):
+        other = new_queue()
+        other.add_many(pykevent.user_event(ident) for ident in range(100 * turn))
+        other.close()
+        assert queue.info().user_kevents == before
+
+
+@pytest.mark.needs("USER")
 def test_info_counts_the_events_that_are_ready(queue: Queue) -> None:
     queue.add_many(pykevent.user_event(ident) for ident in range(3))
     assert queue.info().ready == 0

@@ -7,7 +7,6 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from pykevent import Event, EventType, Flags, InodeEvents, Queue
 
 from . import raw
 from .inodes import ALL, ENTRIES, Opened, happened, seen
-from .support import as_nobody, drain, now, one, refused, simulated
+from .support import as_nobody, drain, now, one, refused
 
 pytestmark = pytest.mark.needs("INODE")
 
@@ -325,10 +324,8 @@ def test_who_may_read_a_directory_may_watch_it_without_privileges(public_path: P
 
 
 @pytest.fixture
-def mounted(tmp_path: Path, queue: Queue, stack: ExitStack) -> Iterator[Path]:
+def mounted(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of its own, unmounted at the end if the test has not done so."""
-    if simulated(queue):
-        pytest.skip("the simulator may live in another mount namespace")
     if os.geteuid() != 0:
         pytest.skip("mounting takes root")
     target = tmp_path / "mounted"

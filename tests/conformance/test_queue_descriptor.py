@@ -32,7 +32,6 @@ from .support import (
     one,
     poll_bits,
     refused,
-    simulated,
     sleeps,
 )
 
@@ -354,9 +353,8 @@ def test_a_circle_that_epoll_closes_hangs_nobody(new_queue: Callable[[], Queue])
         process.finish()
 
 
+@pytest.mark.needs("FDINFO")
 def test_fdinfo_lists_the_kevents(queue: Queue, pair: tuple[socket.socket, socket.socket]) -> None:
-    if simulated(queue):
-        pytest.skip("a FUSE file has no fdinfo of its own")
     queue.add(pykevent.user_event(5, Flags.EDGE, cookie=0xAB))
     if queue.info().features & pykevent.Feature.SOCKET:
         queue.add(pykevent.socket_event(pair[0], 0x2001, cookie=7))

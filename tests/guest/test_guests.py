@@ -15,7 +15,7 @@ import pytest
 from runner.common import BUILD, TREE, Failure
 from runner.kernels import chosen
 from runner.module import build_bare
-from runner.report import outcomes, sentence
+from runner.report import by_name, missing, on_simulator, outcomes, sentence
 
 LIMIT = 1500  # seconds for the tests of one guest
 CANNOT_RUN = 77
@@ -64,3 +64,7 @@ def test_conformance_and_kernel_tests_pass_in_a_guest(
     for folder in ("conformance", "kernel"):
         assert found[folder]["passed"] > 0
         assert found[folder]["failed"] == 0
+    simulated = on_simulator(BUILD / "sim")
+    if simulated or os.environ.get("CI") == "true":
+        # They are the same tests, and the simulator has run them before, less what INFO lacks.
+        assert missing(by_name(results / "junit.xml"), simulated) == []

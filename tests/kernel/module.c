@@ -248,7 +248,8 @@ static void bare_module(void *arg)
 	CHECK_EQ(module_load_file(arg, ""), 0);
 	q = open_device_soon();
 	CHECK_EQ(queue_info(q).version, KEVENT_ABI_VERSION);
-	CHECK_EQ(queue_info(q).features, 0);
+	CHECK_EQ(queue_info(q).features,
+		 KEVENT_FEATURE_FDINFO | KEVENT_FEATURE_PARTIAL);
 	for (i = 0; i < ARRAY_SIZE(types); i++)
 		CHECK_EQ(add(q, types[i], 0, 1, 0, 0), -EOPNOTSUPP);
 	CHECK_EQ(add_path(q, 1, "/", KEVENT_INODE_CREATE, 0, 0), -EOPNOTSUPP);
