@@ -69,6 +69,11 @@ class OpenFile:
         return self.inode is None
 
     @property
+    def anonymous(self) -> bool:
+        """Whether it shares its inode with others that have no name."""
+        return self.kind == "eventfd"
+
+    @property
     def pinned_as(self) -> int:
         """Its kind, in the `pinned` of INFO."""
         if self.is_socket:

@@ -51,6 +51,8 @@ class Kevent:
     pinned: bool = False
     unseen: bool = False
     """Its bytes are not counted: a difference of the simulator, once its number is closed."""
+    untold: bool = False
+    """Nothing has told of its end yet but the next call: a difference of the simulator."""
     # Its own item: certainly on the list from `high` on, perhaps from `low` on.
     low: int = NEVER
     high: int = NEVER

@@ -20,7 +20,7 @@ import select
 from collections.abc import Iterator
 from typing import Any
 
-from pykevent.abi import EventType, Flags, Op
+from pykevent.abi import EventType, FileKind, Flags, Op
 
 from . import program as plan
 from .files import Files, OpenFile
@@ -97,6 +97,7 @@ class Model:
                 gone = select.POLLNVAL if step.do == "poll" else -errno.EBADF
                 self.expect("the call's answer", gone, answer["ret"])
             else:
+                self.called(queue)
                 handler(step, answer, queue)
         elif step.do == "open_queue":
             self.queues[step.queue] = Queue()
@@ -106,6 +107,13 @@ class Model:
         else:
             self.around(step, answer)
         self.settle()
+
+    def called(self, queue: Queue) -> None:
+        """A call of the device looks at what shows only to who looks."""
+        for k in queue.kevents:
+            if k.untold:
+                k.untold = False
+                k.high = self.now - 1
 
     @staticmethod
     def expect(what: str, expected: object, got: object) -> None:
@@ -191,6 +199,7 @@ class Model:
             if happened not in listed:
                 happened.low = happened.high = self.now
         if not (k.waiting and k.flags & Flags.ONESHOT):
+            k.untold = self.simulated and k.file is not None and k.file.anonymous and not k.on
             k.join(self.now)
 
     def relist(self, k: Kevent, anew: bool) -> None:
@@ -323,6 +332,8 @@ class Model:
                 return -errno.EOPNOTSUPP
         if request.type == INODE:
             assert file is not None
+            if file.anonymous and (self.simulated or self.pinned & FileKind.ANON):
+                return -errno.EOPNOTSUPP
             k.inode = file.inode
         queue.kevents.append(k)
         self.take(k, request)

@@ -58,6 +58,15 @@ def test_fdinfo_has_no_line_for_a_kevent(queue: Queue) -> None:
     assert "kevent:" not in Path(f"/proc/self/fdinfo/{queue.fileno()}").read_text()
 
 
+def test_the_inode_of_a_file_without_one_of_its_own_cannot_be_watched(queue: Queue) -> None:
+    fd = os.eventfd(0)
+    try:
+        with refused(errno.EOPNOTSUPP):
+            queue.add(pykevent.inode_event(fd, MODIFY))
+    finally:
+        os.close(fd)
+
+
 @pytest.fixture
 def read_only() -> Iterator[tuple[int, mmap.mmap]]:
     """Two pages, each of which can be read only once `protect` was called, and their address."""
