@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,11 +21,25 @@ Inode = tuple[int, int]
 
 
 def _has_capability(pid: int, number: int) -> bool:
+    try:
+        if not os.path.samefile(f"/proc/{pid}/ns/user", "/proc/self/ns/user"):
+            return False  # whoever made a namespace has all of them there
+    except OSError:
+        return False
     with open(f"/proc/{pid}/status") as file:
         for line in file:
             if line.startswith("CapEff:"):
                 return bool(int(line.split()[1], 16) >> number & 1)
     return False
+
+
+def _most_files(pid: int) -> int:
+    """The hard limit of RLIMIT_NOFILE of a process."""
+    with open(f"/proc/{pid}/limits") as file:
+        for line in file:
+            if line.startswith("Max open files"):
+                return int(line.split()[4])  # never unlimited
+    return 0
 
 
 def _default_kevents() -> int:
@@ -81,10 +94,7 @@ class Account:
     def charge_pin(self, pid: int) -> None:
         """One more file that is held; EMFILE past what a process may have open."""
         with self.lock:
-            try:
-                most = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
-            except OSError:
-                most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            most = _most_files(pid)
             if self.pins >= most and not _has_capability(pid, _CAP_SYS_RESOURCE):
                 raise RefusedError(errno.EMFILE)
             self.pins += 1

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ _log = logging.getLogger("pykevent.sim")
 YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 INT_MAX = (1 << 31) - 1
 _PATH_FLAGS = os.O_PATH | os.O_CLOEXEC
+_DESCRIPTOR = re.compile(rb"/(?:proc/self|proc/thread-self|dev)/fd/(0|[1-9][0-9]{0,8})")
+"""A path that is an open file of who says it."""
 
 SOCKET, PIPE, ANON = int(FileKind.SOCKET), int(FileKind.PIPE), int(FileKind.ANON)
 PTY_SLAVE, PTY_MASTER = int(FileKind.PTY_SLAVE), int(FileKind.PTY_MASTER)
@@ -141,6 +144,8 @@ class Client:
 
     def dying(self) -> bool:
         """Whether a fatal signal is on its way to the thread."""
+        if self.tid <= 0:
+            return False  # it cannot be seen from where we are
         try:
             with open(f"/proc/{self.tid}/status") as file:
                 for line in file:
@@ -187,30 +192,41 @@ class Client:
         pid = self.process.pid
         flags = _PATH_FLAGS | (0 if follow else os.O_NOFOLLOW)
         task = b"/proc/%d/task/%d" % (pid, self.tid)
-        for prefix in (b"/proc/self/fd/", b"/proc/thread-self/fd/", b"/dev/fd/"):
-            number = path.removeprefix(prefix)
-            if path.startswith(prefix) and number.isdigit() and follow:
-                return self._reopen(int(number))
+        path = re.sub(rb"^//+", b"/", path)
+        own = _DESCRIPTOR.fullmatch(path)
+        if own is not None and follow:
+            return self._reopen(int(own[1]))
         for prefix in (b"/proc/self", b"/proc/thread-self"):
             rest = path.removeprefix(prefix)
             if path.startswith(prefix) and rest[:1] in (b"", b"/"):
                 path = (b"/proc/%d" % pid if prefix == b"/proc/self" else task) + rest
-        at = self._beginning(task + (b"/root" if path.startswith(b"/") else b"/cwd"))
+        resolve = syscalls.RESOLVE_NO_MAGICLINKS
+        start = b"/root" if path.startswith(b"/") else b"/cwd"
+        if not self._sees_what_we_see(task):
+            # Whatever the path has in it, it leads nowhere out of the client's root.
+            resolve |= syscalls.RESOLVE_IN_ROOT
+            if start == b"/cwd":
+                path = self._from_its_root(task) + b"/" + path
+            start = b"/root"
+        at = self._beginning(task + start)
         try:
-            resolve = syscalls.RESOLVE_NO_MAGICLINKS
-            if path.startswith(b"/") and not self._own_root(at):
-                resolve |= syscalls.RESOLVE_IN_ROOT
             with self.permissions():
                 return syscalls.openat2(at, path, flags, resolve)
         finally:
             os.close(at)
 
     def _reopen(self, number: int) -> int:
-        borrowed = self.borrow(number)
         try:
-            return os.open(f"/proc/self/fd/{borrowed.fd}", _PATH_FLAGS)
+            fd = self.clients.borrow_any(self.process, number)
+        except RefusedError as refused:
+            # It is a path that leads nowhere.
+            raise RefusedError(
+                errno.ENOENT if refused.errno == errno.EBADF else refused.errno
+            ) from None
+        try:
+            return os.open(f"/proc/self/fd/{fd}", _PATH_FLAGS)
         finally:
-            borrowed.close()
+            os.close(fd)
 
     @staticmethod
     def _beginning(link: bytes) -> int:
@@ -220,10 +236,33 @@ class Client:
             raise RefusedError(errno.ESRCH) from None
 
     @staticmethod
-    def _own_root(at: int) -> bool:
-        ours = os.stat("/")
-        theirs = os.fstat(at)
-        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+    def _sees_what_we_see(task: bytes) -> bool:
+        """Whether the client has our root, and our mounts."""
+        try:
+            return os.path.samefile(task + b"/ns/mnt", b"/proc/self/ns/mnt") and os.path.samefile(
+                task + b"/root", b"/"
+            )
+        except FileNotFoundError:
+            raise RefusedError(errno.ESRCH) from None
+        except PermissionError:
+            return False
+
+    def _from_its_root(self, task: bytes) -> bytes:
+        """The path of the client's directory; ENOENT where that is not below its root."""
+        root, path = os.readlink(task + b"/root"), os.readlink(task + b"/cwd")
+        path = path.removeprefix(root.rstrip(b"/"))
+        at = self._beginning(task + b"/root")
+        try:
+            resolve = syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_IN_ROOT
+            found = syscalls.openat2(at, path or b"/", _PATH_FLAGS, resolve)
+        finally:
+            os.close(at)
+        try:
+            if not os.path.samestat(os.fstat(found), os.stat(task + b"/cwd")):
+                raise RefusedError(errno.ENOENT)
+        finally:
+            os.close(found)
+        return path
 
 
 class Clients:
@@ -292,15 +331,19 @@ class Clients:
         except OSError as error:
             raise RefusedError(error.errno or errno.ESRCH) from None
 
-    def borrow(self, process: Process, number: int) -> Borrowed:
-        """The open file behind a number of a process."""
+    def borrow_any(self, process: Process, number: int) -> int:
+        """A descriptor of the open file behind a number of a process."""
         try:
-            fd = syscalls.pidfd_getfd(process.pidfd, number)
+            return syscalls.pidfd_getfd(process.pidfd, number)
         except OSError as error:
             if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):
                 self._warn(process.pid, error)
                 raise RefusedError(errno.EPERM) from None
             raise RefusedError(error.errno or errno.EBADF) from None
+
+    def borrow(self, process: Process, number: int) -> Borrowed:
+        """The open file behind a number of a process."""
+        fd = self.borrow_any(process, number)
         try:
             if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
                 raise RefusedError(errno.EBADF)

@@ -9,8 +9,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from pykevent.sim import syscalls
+from pykevent.sim.hub import guarded
 
 MAX_TIME = (1 << 63) - 1
 CLOCKS = (time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME)
@@ -59,6 +61,8 @@ class Clocks:
     """The alarms of the whole simulator."""
 
     def __init__(self) -> None:
+        self._calls = threading.Lock()
+        """Who makes the calls.  Outside of it may be a pool's lock, inside of it a queue's."""
         self._lock = threading.Lock()
         self._order = itertools.count()
         self._clocks = {clock: _Clock(clock) for clock in CLOCKS}
@@ -74,7 +78,7 @@ class Clocks:
             os.close(each.timerfd)
 
     def set(self, clock: int, expires: int, call: Callable[[Alarm], None]) -> Alarm:
-        """Have @call made at a point in time; the thread that makes it holds no lock."""
+        """Have @call made at a point in time, which must not have calls made itself."""
         alarm = Alarm(expires, call)
         each = self._clocks[clock]
         with self._lock:
@@ -96,21 +100,30 @@ class Clocks:
             # A time of 0 would mean never.
             syscalls.timerfd_settime(each.timerfd, max(each.set_for, 1))
 
+    def fired(self) -> None:
+        """A timerfd has expired; perhaps too early, if somebody has set the clock back since."""
+        with self._lock:
+            for each in self._clocks.values():
+                each.set_for = 0
+        self.expire()
+
     def expire(self) -> None:
-        """Make the calls that are due, in their order."""
-        for each in self._clocks.values():
-            if not each.heap:
-                continue
-            now = time.clock_gettime_ns(each.clock)
-            while each.heap and each.heap[0][0] <= now:
-                call = None
-                with self._lock:
-                    if each.heap and each.heap[0][0] <= now:
-                        alarm = heapq.heappop(each.heap)[2]
-                        call = alarm.call
-                        each.set_for = 0
-                if call is not None:
-                    call(alarm)
-            with self._lock:
-                if each.set_for == 0:
-                    self._arm(each)
+        """Make the calls that are due, in their order: when this returns they have been made."""
+        with self._calls:
+            for each in self._clocks.values():
+                while each.heap:
+                    with self._lock:
+                        alarm = self._due(each)
+                    if alarm is None:
+                        break
+                    if alarm.call is not None:
+                        guarded(partial(alarm.call, alarm))
+
+    def _due(self, each: _Clock) -> Alarm | None:
+        """Take the first alarm whose time has come; else see to it that the clock tells of it."""
+        if each.heap and each.heap[0][0] <= time.clock_gettime_ns(each.clock):
+            each.set_for = 0
+            return heapq.heappop(each.heap)[2]
+        if each.set_for == 0:
+            self._arm(each)
+        return None

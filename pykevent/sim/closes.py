@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _TOLD = SOCKET | PIPE | FIFO
 
-_LOOK_AGAIN = [500_000 << turn for turn in range(6)]
+_LOOK_AGAIN = [500_000 << turn for turn in range(7)]
+"""Nanoseconds; nobody is looked at after the last."""
 
 
 class Looks:
@@ -35,17 +36,25 @@ class Looks:
 
     def __init__(self, clocks: Clocks) -> None:
         self._clocks = clocks
-        self._pending: dict[Kevent, None] = {}
+        self._pending: dict[Kevent, int] = {}
+        """How often each was looked at again since the last news."""
 
-    def look(self, kevent: Kevent, turn: int = 0) -> None:
+    def look(self, kevent: Kevent) -> None:
         """A file of what the kevent watches was closed, or is about to be."""
-        if kevent.notice_close() or turn == len(_LOOK_AGAIN):
-            self._pending.pop(kevent, None)
-            return
-        self._pending[kevent] = None
+        if not kevent.notice_close():
+            waits = kevent in self._pending
+            self._pending[kevent] = 0
+            if not waits:
+                self._later(kevent, 0)
 
+    def _later(self, kevent: Kevent, turn: int) -> None:
         def again(alarm: Alarm) -> None:
-            self.look(kevent, turn + 1)
+            following = self._pending.get(kevent, len(_LOOK_AGAIN)) + 1
+            if following >= len(_LOOK_AGAIN) or kevent.notice_close():
+                self._pending.pop(kevent, None)
+            else:
+                self._pending[kevent] = following
+                self._later(kevent, following)
 
         when = time.monotonic_ns() + _LOOK_AGAIN[turn]
         self._clocks.set(time.CLOCK_MONOTONIC, when, again)
@@ -71,7 +80,7 @@ class Closes:
         if borrowed.kind & _TOLD and self._watch(kevent, borrowed):
             return
         kevent.user.reporters[kevent] = None
-        self._system.leaves.kick()
+        self._system.looker.kick()
 
     def _watch(self, kevent: FileKevent, borrowed: Borrowed) -> bool:
         with self._lock:
@@ -123,4 +132,4 @@ class Closes:
         for kevent in kevents:
             kevent.close_watch = -1
             kevent.user.reporters[kevent] = None
-        self._system.leaves.kick()
+        self._system.looker.kick()

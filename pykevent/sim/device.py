@@ -132,7 +132,7 @@ def _wait(queue: User, minimum: int, deadline: Deadline, call: Call) -> str:
         # The clock can be set, or the machine sleep: an alarm hears of it.
         alarm = queue.system.clocks.set(deadline.clock, deadline.expires, lambda _: waiter.wake())
     try:
-        with call.interrupts.told(call.request, waiter):
+        with call.interrupts.told(call.request, waiter, call.client.uid):
             return queue.wait(waiter, remaining, lambda: waiter.interrupted)
     except OverflowError:
         raise RefusedError(errno.ENOMEM) from None

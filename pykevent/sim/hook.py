@@ -56,7 +56,6 @@ class FileKevent(Kevent):
         "nested",
         "process",
         "signals",
-        "silent",
     )
 
     descriptor = True
@@ -72,7 +71,6 @@ class FileKevent(Kevent):
         self.mask = 0
         self.nested = False
         self.process: Process | None = None
-        self.silent = False
         self.signals: Signals | None = None
         """Of a signalfd, which the kernel shows to its own process only."""
         self.inner: User | None = None
@@ -135,60 +133,73 @@ class FileKevent(Kevent):
         self.process = borrowed.process
         self.kind = borrowed.kind
         self.nested = borrowed.nested
-        self.mask = self.wanted(request.events) | _ALWAYS
         system = self.user.system
         if self.kind == KEVENT:
-            self._enqueue_queue(borrowed)
+            self._enqueue_queue(request, borrowed)
             return
         if self.kind & PINNED and system.is_fuse(borrowed):
             raise RefusedError(errno.EOPNOTSUPP)
         if self.kind == ANON and self.nested:
+            self.user.nested[self] = None
             self.inside = system.queues_inside(borrowed)
             for queue in self.inside:
-                queue.outer[self] = None
+                self._hang_on(queue)
             self.check_loop()
-        self._register(borrowed, bool(request.flags & EDGE))
+        self._register(request, borrowed)
         if self.kind & PINNED:
             self._hold(request, borrowed)
         elif self.kind != SOCKET:
-            self._is_silent()
+            # The contract lets a socket be counted for a while after its close.
+            self.user.silent[self] = None
         if self.kind == ANON and borrowed.anonymous == "[signalfd]":
             self.signals = Signals(borrowed)
             self.user.looked_at[self] = None
-            system.leaves.kick()
+            system.looker.kick()
         if request.flags & NOTIFY_BROKEN:
             system.closes.watch(self, borrowed)
-
-    def _is_silent(self) -> None:
-        """It must not be counted any more after its close, which the contract lets a socket be."""
-        self.silent = True
-        self.user.silent += 1
 
     def _hold(self, request: Request, borrowed: Borrowed) -> None:
         """Keep a file of a kind open that the module keeps open, too."""
         if request.flags & NOTIFY_BROKEN:
             raise RefusedError(errno.EOPNOTSUPP)
-        self.user.account.charge_pin(borrowed.process.pid)
-        self._pin = os.dup(borrowed.fd)
-
-    def _register(self, borrowed: Borrowed, edges: bool) -> None:
-        user = self.user
-        self._early, self._registering = False, True
-        fresh = None
+        self.user.system.descriptors.check()
+        pin = os.dup(borrowed.fd)
         try:
-            fresh = self._registry.register(borrowed, self.mask, edges, self._active)
-            if self._registration is not None:
-                self._registration.end(self.borrow_again)
-            self._registration = fresh
+            self.user.account.charge_pin(borrowed.process.pid)
+        except BaseException:
+            os.close(pin)
+            raise
+        self._pin = pin
+
+    def _register(self, request: Request, borrowed: Borrowed) -> None:
+        """Register the file as the request wants it; where that is refused nothing is changed."""
+        user = self.user
+        mask = self.wanted(request.events) | _ALWAYS
+        self._early, self._registering = False, True
+        try:
+            fresh = self._registry.register(
+                borrowed, mask, bool(request.flags & EDGE), self._active
+            )
+            with user.lock:
+                lives = user.modify_locked(self, request)
+                old: Registration | None = fresh
+                if lives:
+                    # Nobody who asks meets one that has ended.
+                    old, self._registration = self._registration, fresh
+                    self.mask = mask
+            if old is not None:
+                old.end(self.borrow_again)
+            if not lives:
+                raise RefusedError(errno.ENOENT)
             # What is ready now takes its place now, behind all that was ready before.
-            self._registry.pool.drain()
+            user.system.drain(self._registry.pool)
         finally:
-            # What it called for before it could be asked.
+            # What it called for meanwhile.
             with user.lock:
                 self._registering = False
-                wake = self._early and fresh is not None and user.ready_locked(self)
-        if wake:
-            user.poked()
+                wake = self._early and user.ready_locked(self)
+            if wake:
+                user.poked()
 
     @property
     def _registry(self) -> Registry:
@@ -210,27 +221,22 @@ class FileKevent(Kevent):
         borrowed = target.borrowed
         assert borrowed is not None
         system = self.user.system
-        mask = self.wanted(request.events) | _ALWAYS
         if request.flags & NOTIFY_BROKEN and self._pin >= 0:
             raise RefusedError(errno.EOPNOTSUPP)
-        with self.user.lock:
-            if not self.user.modify_locked(self, request):
-                raise RefusedError(errno.ENOENT)
-            self.mask = mask
-        if self.inner is None:
-            self._register(borrowed, bool(request.flags & EDGE))
-            system.closes.unwatch(self)
-            if request.flags & NOTIFY_BROKEN:
-                system.closes.watch(self, borrowed)
+        if self.inner is not None:
+            self._modify_queue(request)
+            return
+        self._register(request, borrowed)
+        system.closes.unwatch(self)
+        if request.flags & NOTIFY_BROKEN:
+            system.closes.watch(self, borrowed)
         if self.signals is not None:
             self.signals.seen = 0
-        if self.inner is not None and not request.flags & DISABLED and self.poll(None):
-            self.user.activity(self)
 
-    def look(self) -> None:
-        """Look whether a signal came since the last time."""
+    def look(self, pending: dict[int, int]) -> None:
+        """Look whether a signal came since the last time; @pending as `Signals.pending` says."""
         signals = self.signals
-        if signals is not None and signals.news():
+        if signals is not None and signals.news(pending):
             self.user.activity(self)
 
     def dequeue(self) -> None:
@@ -242,9 +248,8 @@ class FileKevent(Kevent):
         if self._registration is not None:
             self._registration.end(self.borrow_again)
             self._registration = None
-        if self.silent:
-            self.silent = False
-            self.user.silent -= 1
+        self.user.silent.pop(self, None)
+        self.user.nested.pop(self, None)
         self.process = self.signals = None
         if self._pin >= 0:
             os.close(self._pin)
@@ -259,9 +264,12 @@ class FileKevent(Kevent):
             return _IN & self.mask if self.inner.has_ready(1) else 0
         signals = self.signals
         if signals is not None:
-            return _IN & self.mask if signals.pending() else 0
-        registration = self._registration
-        return registration.bits() & self.mask if registration is not None else 0
+            return _IN & self.mask if signals.pending({}) else 0
+        while (registration := self._registration) is not None:
+            found = registration.bits()
+            if registration is self._registration:
+                return found & self.mask
+        return 0
 
     def poll(self, event: Event | None) -> int:
         """What holds now."""
@@ -281,16 +289,30 @@ class FileKevent(Kevent):
 
     # Queues of queues
 
-    def _enqueue_queue(self, borrowed: Borrowed) -> None:
+    def _enqueue_queue(self, request: Request, borrowed: Borrowed) -> None:
         inner = self.user.system.queue_of(borrowed)
         if inner is None or inner is self.user:
             raise RefusedError(errno.ELOOP if inner is not None else errno.EPERM)
         self.inner = inner
-        self._is_silent()
-        inner.outer[self] = None
+        self.mask = self.wanted(request.events) | _ALWAYS
+        self.user.silent[self] = None
+        self._hang_on(inner)
         self.check_loop()
         if inner.has_ready(1) and self.mask & _IN:
             self.user.activity(self)
+
+    def _modify_queue(self, request: Request) -> None:
+        with self.user.lock:
+            if not self.user.modify_locked(self, request):
+                raise RefusedError(errno.ENOENT)
+            self.mask = self.wanted(request.events) | _ALWAYS
+        if not request.flags & DISABLED and self.poll(None):
+            self.user.activity(self)
+
+    def _hang_on(self, queue: User) -> None:
+        queue.outer[self] = None
+        if queue.released.is_set():
+            queue.outer.pop(self, None)  # it has forgotten all others already
 
     def check_loop(self) -> None:
         """ELOOP where a wake-up of our queue's pollers comes back to it, or reaches too many."""
@@ -321,21 +343,29 @@ class Signals:
                 if line.startswith("sigmask:"):
                     self._mask = int(line.split()[1], 16)
 
-    def pending(self) -> int:
-        """Those that wait, for the process or any of its threads."""
-        found = 0
-        task = f"/proc/{self._process.pid}/task"
-        try:
-            for thread in os.listdir(task):
-                with open(f"{task}/{thread}/status") as file:
-                    for line in file:
-                        if line.startswith(("SigPnd:", "ShdPnd:")):
-                            found |= int(line.split()[1], 16)
-        except OSError:
-            return 0
-        return found & self._mask
+    def pending(self, known: dict[int, int]) -> int:
+        """Those that wait, for the process or any of its threads; @known has those of processes."""
+        pid = self._process.pid
+        if pid not in known:
+            known[pid] = _pending(pid)
+        return known[pid] & self._mask
 
-    def news(self) -> bool:
+    def news(self, known: dict[int, int]) -> bool:
         """Whether one came that was not there before."""
-        before, self.seen = self.seen, self.pending()
+        before, self.seen = self.seen, self.pending(known)
         return bool(self.seen & ~before)
+
+
+def _pending(pid: int) -> int:
+    """The signals that wait for a process, or any of its threads."""
+    found = 0
+    task = f"/proc/{pid}/task"
+    try:
+        for thread in os.listdir(task):
+            with open(f"{task}/{thread}/status") as file:
+                for line in file:
+                    if line.startswith(("SigPnd:", "ShdPnd:")):
+                        found |= int(line.split()[1], 16)
+    except OSError:
+        return 0
+    return found

@@ -12,11 +12,22 @@ import logging
 import os
 import select
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 _log = logging.getLogger("pykevent.sim")
 
 _AT_ONCE = 256
+_PAUSE = 0.1
+
+
+def guarded(call: Callable[[], None]) -> None:
+    """Make a call on nobody's behalf: if it fails, all that can be done is to say so."""
+    try:
+        call()
+    except Exception:
+        _log.exception("in the hub")
 
 
 class Pool:
@@ -29,6 +40,7 @@ class Pool:
         self._lock = threading.Lock()
         # For the thread alone: no member, or a call that drains would take it away.
         self._kick = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._asked: deque[threading.Event] = deque()
         self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.tick: Callable[[], float | None] = lambda: None
@@ -49,16 +61,23 @@ class Pool:
         self._calls.pop(fd, None)
 
     def drain(self) -> None:
-        """Make the calls that are due."""
+        """Make the calls that are due: none hinders the others, or concerns who has them made."""
         with self._lock:
             while True:
                 events = self._epoll.poll(0, _AT_ONCE)
                 for fd, _ in events:
                     call = self._calls.get(fd)
                     if call is not None:
-                        call()
+                        guarded(call)
                 if len(events) < _AT_ONCE:
                     return
+
+    def ask(self, seconds: float) -> None:
+        """Have the thread make the calls that are due, and wait so long for that at most."""
+        done = threading.Event()
+        self._asked.append(done)
+        self.kick()
+        done.wait(seconds)
 
     @property
     def members(self) -> int:
@@ -88,6 +107,10 @@ class Pool:
                 ready = poller.poll(None if seconds is None else seconds * 1000)
                 if any(fd == self._kick for fd, _ in ready):
                     os.eventfd_read(self._kick)
+                asked = [self._asked.popleft() for _ in range(len(self._asked))]
                 self.drain()
+                for done in asked:
+                    done.set()
             except Exception:
                 _log.exception("in the hub")
+                time.sleep(_PAUSE)

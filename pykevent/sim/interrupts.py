@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,9 @@ from pykevent.sim.kevent import Waiter
 _Callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
 MAX_BLOCKED = 1024
-"""Calls that may wait at once: each has a thread of libfuse's."""
+"""Calls of one user that may wait at once: each has a thread of libfuse's."""
+MAX_ALL = 4 * MAX_BLOCKED
+"""And of all users."""
 
 
 class Interrupts:
@@ -29,6 +32,7 @@ class Interrupts:
         self._register.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
         self._register.restype = None
         self._waiters: dict[int, Waiter] = {}
+        self._users: Counter[int] = Counter()
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._stopped = False
@@ -42,12 +46,13 @@ class Interrupts:
             waiter.wake()
 
     @contextlib.contextmanager
-    def told(self, request: int, waiter: Waiter) -> Iterator[None]:
+    def told(self, request: int, waiter: Waiter, uid: int) -> Iterator[None]:
         """Meanwhile a signal wakes the waiter.  OverflowError where too many wait already."""
         number = next(self._numbers)
         with self._lock:
-            if len(self._waiters) >= MAX_BLOCKED:
+            if self._users[uid] >= MAX_BLOCKED or len(self._waiters) >= MAX_ALL:
                 raise OverflowError("too many calls that wait")
+            self._users[uid] += 1
             self._waiters[number] = waiter
             if self._stopped:
                 waiter.interrupted = True
@@ -56,7 +61,11 @@ class Interrupts:
             yield
         finally:
             self._register(request, None, None)
-            del self._waiters[number]
+            with self._lock:
+                del self._waiters[number]
+                self._users[uid] -= 1
+                if not self._users[uid]:
+                    del self._users[uid]
 
     def stop(self) -> None:
         """Wake all, now and from now on: the simulator ends."""

@@ -27,12 +27,19 @@ _BOTH, _READ = 3, 2
 PATH_MAX = 4096
 
 
+def is_known(number: int) -> bool:
+    """Whether it is one of ours; the size is that of the argument, whatever that may be."""
+    nr = number & 0xFF
+    direction = _READ if nr == abi.IOC_NR_INFO else _BOTH
+    known = number >> 8 & 0xFF == abi.IOC_MAGIC and nr <= abi.IOC_NR_ADD_PATH
+    sized = nr != abi.IOC_NR_INFO or number >> 16 & 0x3FFF == abi.INFO_ANSWER.size
+    return known and sized and number >> 30 == direction
+
+
 def ioctl(queue: User, number: int, data: bytearray, call: Call) -> int:
     """Do what an ioctl says; its answer is left in @data.  Returns the result or -errno."""
     nr = number & 0xFF
-    if number >> 8 & 0xFF != abi.IOC_MAGIC:
-        return -errno.ENOTTY
-    if number >> 30 != (_READ if nr == abi.IOC_NR_INFO else _BOTH):
+    if not is_known(number):
         return -errno.ENOTTY
     try:
         if nr == abi.IOC_NR_WAIT:
@@ -66,6 +73,8 @@ def _one(queue: User, op: int, request: Request, call: Call) -> int:
             return -errno.EINVAL
     except RefusedError as refused:
         return -refused.errno
+    except OSError as error:
+        return -(error.errno or errno.EIO)
     return 0
 
 
@@ -178,13 +187,13 @@ def _path(queue: User, data: bytearray, call: Call) -> int:
         result = 0
     except RefusedError as refused:
         result = -refused.errno
+    except OSError as error:
+        result = -(error.errno or errno.EIO)
     _RESULT.pack_into(data, _REQUEST_RESULT, result)
     return not result
 
 
 def _info(queue: User, data: bytearray) -> int:
-    if len(data) != abi.INFO_ANSWER.size:
-        return -errno.ENOTTY
     queue.system.sync(queue)
     data[:] = queue.info()
     return 0

@@ -127,8 +127,6 @@ class Kevent:
     """Beyond the modes."""
     condition: ClassVar[bool] = False
     """Its events hold or do not (`poll`); else they add up (`peek`, `consume`)."""
-    silent = False
-    """Nobody tells of the close of its file, which ends it."""
 
     def __init__(self, user: User, request: Request) -> None:
         self.user = user

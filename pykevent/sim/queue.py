@@ -10,9 +10,11 @@ Every way out of a queue ends in `User._destroy`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pykevent import abi
@@ -21,6 +23,7 @@ from pykevent.sim import sources
 from pykevent.sim.account import Account
 from pykevent.sim.client import Client
 from pykevent.sim.hook import PINNED, FileKevent
+from pykevent.sim.hub import guarded
 from pykevent.sim.kevent import (
     AGAIN,
     BROKEN,
@@ -60,9 +63,24 @@ class User(ReadyList):
         """Those whose close is to be reported and shows only to who looks."""
         self.looked_at: dict[FileKevent, None] = {}
         """Those whose activity shows only to who looks."""
+        self.nested: dict[FileKevent, None] = {}
+        """Those of files that may be queues of events."""
         self.outer: dict[FileKevent, None] = {}
         """Kevents of other queues that watch this one, directly or through an epoll."""
         self.released = threading.Event()
+
+    def poked(self) -> None:
+        """Those who poll the queue are to look again, other queues among them, and so on."""
+        pending: list[User] = [self]
+        while pending:
+            queue = pending.pop()
+            queue.tell()
+            for watcher in list(queue.outer):
+                if watcher.inner is queue:
+                    with watcher.user.lock:
+                        wake = watcher.user.ready_locked(watcher)
+                    if wake:
+                        pending.append(watcher.user)
 
     # What a request names
 
@@ -108,9 +126,19 @@ class User(ReadyList):
                 self.forget_locked(kevent)
             kevent.state |= REMOVED
         self.reporters.pop(kevent, None)
-        kevent.dequeue()
         self.count -= 1
         self.account.uncharge()
+        guarded(kevent.dequeue)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """The mutex, and nothing left to be reaped before or after."""
+        try:
+            with self.mutex:
+                self.reap()
+                yield
+        finally:
+            self.try_reap()
 
     def reap(self) -> None:
         """Remove the kevents that ended where the mutex was not at hand.  Under the mutex."""
@@ -145,7 +173,7 @@ class User(ReadyList):
             self.account.charge(self.count)
         except RefusedError:
             self._reap_all_ghosts()
-            self.system.releases.settle()
+            self.system.releases.settle(self.account)
             self.account.charge(self.count)
         self.count += 1
 
@@ -197,8 +225,7 @@ class User(ReadyList):
     def _add(self, kind: type[Kevent], request: Request, target: Target) -> None:
         kind.permit(target)
         kevent = kind(self, request)
-        with self.mutex:
-            self.reap()
+        with self._changing():
             if kind.descriptor:
                 self._reap_ghosts(kind, request.ident)
             if self._find(kind, request.ident, target) is not None:
@@ -229,8 +256,7 @@ class User(ReadyList):
         kind.check_request(request)
         target = self._target(kind, request.ident, client)
         try:
-            with self.mutex:
-                self.reap()
+            with self._changing():
                 kevent = self._find(kind, request.ident, target)
                 if kevent is None:
                     raise RefusedError(errno.ENOENT)
@@ -255,8 +281,7 @@ class User(ReadyList):
             raise RefusedError(errno.EINVAL)
         target = self._target(kind, request.ident, client, optional=stale)
         try:
-            with self.mutex:
-                self.reap()
+            with self._changing():
                 if stale:
                     self._remove_stale(kind, request.ident, target)
                     return
@@ -282,8 +307,7 @@ class User(ReadyList):
 
     def post(self, ident: int, data: int) -> None:
         """Post to a kevent of type USER."""
-        with self.mutex:
-            self.reap()
+        with self._changing():
             for kevent in self.kevents.get((UserKevent.type, ident), ()):
                 if isinstance(kevent, UserKevent) and kevent.post(data):
                     return
@@ -299,15 +323,15 @@ class User(ReadyList):
         for kevent in list(self.reporters):
             if kevent.gone():
                 self.closed(kevent, False)
+        pending: dict[int, int] = {}
         for watcher in list(self.looked_at):
-            watcher.look()
+            watcher.look(pending)
 
     def info(self) -> bytes:
         """``struct kevent_info``."""
-        self.system.releases.settle()
+        self.system.releases.settle(self.account)
         limits = self.account.limits
-        with self.mutex:
-            self.reap()
+        with self._changing():
             self._reap_all_ghosts()
             return abi.INFO_ANSWER.pack(
                 abi.ABI_VERSION,

@@ -51,17 +51,24 @@ class ReadyList:
     `poked` is called without any lock whenever those who poll the queue are to look again.
     """
 
+    tell: Callable[[], None]
+    """Tells those who poll the queue's descriptor."""
+
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.ready: OrderedDict[Item, None] = OrderedDict()
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.dead: dict[Kevent, None] = {}
-        self.silent = 0
-        """Kevents that end with a close that nobody tells of."""
+        self.silent: dict[Kevent, None] = {}
+        """Those that end with a close that nobody tells of."""
         self.claims = 0
         self.missed = False
         self.round = 0
-        self.poked: Callable[[], None] = lambda: None
+        self.tell = lambda: None
+
+    def poked(self) -> None:
+        """Those who poll the queue are to look again."""
+        self.tell()
 
     # Waking
 
@@ -172,7 +179,7 @@ class ReadyList:
             ready = [
                 item.kevent
                 for item in self.ready
-                if item.kevent.silent and not 0 < round <= item.kevent.round
+                if item.kevent in self.silent and not 0 < round <= item.kevent.round
             ]
         for kevent in ready:
             kevent.notice_close()
@@ -258,14 +265,18 @@ class ReadyList:
                 kevent = item.kevent
                 self.claim_locked(item)
                 ask = kevent.condition and not kevent.state & BROKEN
-            holds = True
-            if ask:
-                holds = kevent.poll_as_polled(depth) if depth else bool(kevent.poll(None))
+            holds, gone = True, False
+            try:
+                if ask:
+                    holds = kevent.poll_as_polled(depth) if depth else bool(kevent.poll(None))
+                    gone = not holds and kevent.gone()
+            except Exception:
+                _log.exception("a %s kevent cannot be asked", kevent.name)
+                holds = False
             if holds:
                 good.append(item)
                 found += 1
             else:
-                gone = kevent.gone()
                 with self.lock:
                     self.stale_locked(item, gone)
         with self.lock:

@@ -35,6 +35,30 @@ ROOM = 32
 """Files in one that is shared."""
 
 
+class Descriptors:
+    """How many descriptors we have, of how many that we may have."""
+
+    def __init__(self) -> None:
+        self.most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._counted = self._calls = 0
+
+    def used(self) -> float:
+        """The part that is in use."""
+        count = os.stat("/proc/self/fd").st_size
+        if not count:
+            # Before Linux 6.2 they have to be listed, so that is done now and then.
+            self._calls += 1
+            if self._calls > self._counted // 64:
+                self._counted, self._calls = len(os.listdir("/proc/self/fd")), 0
+            count = self._counted + self._calls
+        return count / self.most
+
+    def check(self) -> None:
+        """ENOSPC where one more that is kept would leave none to work with."""
+        if self.used() > FULL:
+            raise RefusedError(errno.ENOSPC)
+
+
 class Registration(Protocol):
     """What a kevent knows of its file."""
 
@@ -55,9 +79,13 @@ class Registration(Protocol):
         ...
 
 
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.EINVAL)
+"""Also EINVAL: an open file can wake five hundred instances, and no more."""
+
+
 def _refused(error: OSError) -> RefusedError:
     number = error.errno or errno.EIO
-    return RefusedError(errno.ENOSPC if number in (errno.EMFILE, errno.ENFILE) else number)
+    return RefusedError(errno.ENOSPC if number in _NO_ROOM else number)
 
 
 class Alone:
@@ -65,14 +93,12 @@ class Alone:
 
     def __init__(
         self,
-        registry: Registry,
         pool: Pool,
         borrowed: Borrowed,
         mask: int,
         edges: bool,
         active: Callable[[], None],
     ) -> None:
-        self._registry = registry
         self._pool = pool
         self._number = borrowed.fd
         self._lock = threading.Lock()
@@ -94,7 +120,6 @@ class Alone:
         except OSError as error:
             self._epoll.close()
             raise _refused(error) from None
-        registry.alone += 1
 
     def bits(self) -> int:
         """Those bits of poll(2) that hold now."""
@@ -110,9 +135,9 @@ class Alone:
             return syscalls.same_file_in_epoll(pid, number, self._fileno, self._number)
 
     def gone(self) -> bool:
-        """Whether the file was closed everywhere."""
+        """Whether the file was closed everywhere; not if it is we who have ended."""
         # Any descriptor of ours will do to be compared with.
-        return self.same(os.getpid(), self._fileno) is None
+        return self.same(os.getpid(), self._fileno) is None and not self._ended
 
     def end(self, again: Callable[[], Borrowed | None]) -> None:
         """The file goes with the instance."""
@@ -122,13 +147,13 @@ class Alone:
             self._ended = True
             self._pool.forget(self._fileno)
             self._epoll.close()
-            self._registry.alone -= 1
 
 
 class _Shard:
     """An instance for several files, which are told apart by their numbers."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, lock: threading.Lock) -> None:
+        self._lock = lock
         self.epoll = select.epoll()
         self.fileno = self.epoll.fileno()
         self.members: dict[int, Shared | None] = {}
@@ -136,8 +161,12 @@ class _Shard:
         pool.add(self.fileno, self._active)
 
     def _active(self) -> None:
-        for number, bits in self.epoll.poll(0, ROOM):
-            member = self.members.get(number)
+        with self._lock:
+            if self.epoll.closed:
+                return
+            found = self.epoll.poll(0, ROOM)
+            members = [(self.members.get(number), bits) for number, bits in found]
+        for member, bits in members:
             if member is not None and bits & member.mask:
                 member.active()
 
@@ -159,10 +188,14 @@ class Shared:
         self.mask = mask
         self.active = active
 
+    @property
+    def _is_member(self) -> bool:
+        return self.shard.members.get(self.number) is self
+
     def bits(self) -> int:
         """Those bits of poll(2) that hold now."""
         with self._registry.lock:
-            if self.shard.members.get(self.number) is not self:
+            if not self._is_member:
                 return 0
             found = self.shard.epoll.poll(0, ROOM)
         return next((bits for number, bits in found if number == self.number), 0)
@@ -170,13 +203,13 @@ class Shared:
     def same(self, pid: int, number: int) -> bool | None:
         """Whether a descriptor is that open file."""
         with self._registry.lock:
-            if self.shard.members.get(self.number) is not self:
+            if not self._is_member:
                 return None
             return syscalls.same_file_in_epoll(pid, number, self.shard.fileno, self.number)
 
     def gone(self) -> bool:
-        """Whether the file was closed everywhere."""
-        return self.same(os.getpid(), self.shard.fileno) is None
+        """Whether the file was closed everywhere; not if it is we who have ended."""
+        return self.same(os.getpid(), self.shard.fileno) is None and self._is_member
 
     def end(self, again: Callable[[], Borrowed | None]) -> None:
         """Unregister the file if it is within reach, or else ignore it until it is closed."""
@@ -186,31 +219,35 @@ class Shared:
 class Registry:
     """All registrations of one pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, descriptors: Descriptors) -> None:
         self.pool = pool
+        self._descriptors = descriptors
         self.lock = threading.Lock()
         """Of what is shared."""
         self._shards: dict[_Shard, None] = {}
         self._open: dict[_Shard, None] = {}
         """Those with room."""
+        self._null = -1
         self._numbers: list[int] = []
-        self.alone = 0
-        self.most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     def register(
         self, borrowed: Borrowed, mask: int, edges: bool, active: Callable[[], None]
     ) -> Registration:
         """Register a file; RefusedError as epoll_ctl(2) has it, ENOSPC without descriptors."""
-        used = self.alone + len(self._shards)
-        if used > self.most * SHARE and not edges:
+        if self._descriptors.used() > SHARE and not edges:
             return self._share(borrowed, mask, active)
-        if used > self.most * FULL:
-            raise RefusedError(errno.ENOSPC)
-        return Alone(self, self.pool, borrowed, mask, edges, active)
+        self._descriptors.check()
+        return Alone(self.pool, borrowed, mask, edges, active)
 
     def _reserve(self) -> None:
-        """Numbers that no other descriptor of ours ever has."""
-        self._numbers = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(ROOM)]
+        """Numbers that no other descriptor of ours ever has, and what they refer to between."""
+        with contextlib.ExitStack() as unwind:
+            numbers = []
+            for _ in range(1 + ROOM):
+                numbers.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                unwind.callback(os.close, numbers[-1])
+            unwind.pop_all()
+        self._null, *self._numbers = numbers
 
     @contextlib.contextmanager
     def _as(self, borrowed: Borrowed, number: int) -> Iterator[None]:
@@ -218,17 +255,16 @@ class Registry:
         try:
             yield
         finally:
-            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            os.dup2(null, number, inheritable=False)
-            os.close(null)
+            os.dup2(self._null, number, inheritable=False)
 
     def _share(self, borrowed: Borrowed, mask: int, active: Callable[[], None]) -> Shared:
         with self.lock:
-            if not self._numbers:
-                self._reserve()
             try:
+                if not self._numbers:
+                    self._reserve()
                 if not self._open:
-                    shard = _Shard(self.pool)
+                    self._descriptors.check()
+                    shard = _Shard(self.pool, self.lock)
                     self._shards[shard] = self._open[shard] = None
             except OSError as error:
                 raise _refused(error) from None

@@ -8,12 +8,14 @@ good: then who has to know waits for those that it may have been.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from pykevent.sim import syscalls
 from pykevent.sim.hub import Pool
 
 if TYPE_CHECKING:
+    from pykevent.sim.account import Account
     from pykevent.sim.queue import User
 
 _SETTLE = 0.25
@@ -57,11 +59,16 @@ class Releases:
 
     def released(self, queue: User) -> bool:
         """Whether the queue was closed for good before this call."""
-        if queue in self._closing and not queue.released.wait(_SETTLE):
-            self._closing.pop(queue, None)
+        if queue in self._closing:
+            self._settle([queue])
         return queue.released.is_set()
 
-    def settle(self) -> None:
-        """Have every queue released that was closed for good before this call."""
-        for queue in list(self._closing):
-            self.released(queue)
+    def settle(self, account: Account) -> None:
+        """Have every queue of a user released that was closed for good before this call."""
+        self._settle([queue for queue in list(self._closing) if queue.account is account])
+
+    def _settle(self, queues: list[User]) -> None:
+        end = time.monotonic() + _SETTLE
+        for queue in queues:
+            queue.released.wait(max(end - time.monotonic(), 0))
+            self._closing.pop(queue, None)

@@ -22,7 +22,7 @@ import fuse  # type: ignore[import-untyped]
 from pykevent.sim import device, syscalls
 from pykevent.sim.client import Client
 from pykevent.sim.interrupts import Interrupts
-from pykevent.sim.ioctl import ioctl
+from pykevent.sim.ioctl import ioctl, is_known
 from pykevent.sim.queue import User
 from pykevent.sim.system import IDENTIFY, System
 
@@ -74,6 +74,7 @@ class _Names:
 
     use_ns = True
     getattr = readdir = open = read = write = flush = release = ioctl = poll = init = True
+    truncate = True
 
 
 class _Poller:
@@ -83,7 +84,7 @@ class _Poller:
         self._queue = queue
         self._lock = threading.Lock()
         self._handle: int | None = None
-        queue.poked = self.poked
+        queue.tell = self.tell
 
     def arm(self, handle: int | None) -> None:
         """Tell this one of the next event, and the previous one no more."""
@@ -95,9 +96,9 @@ class _Poller:
     def end(self) -> None:
         """The queue is closed."""
         self.arm(None)
-        self._queue.poked = lambda: None
+        self._queue.tell = lambda: None
 
-    def poked(self) -> None:
+    def tell(self) -> None:
         """There is something new: once told, who is still interested polls again."""
         if self._handle:
             with self._lock:
@@ -105,9 +106,6 @@ class _Poller:
             if handle:
                 _lib.fuse_notify_poll(handle)
                 _lib.fuse_pollhandle_destroy(handle)
-        for watcher in list(self._queue.outer):
-            if watcher.inner is self._queue:
-                watcher.user.activity(watcher)
 
 
 class Server(fuse.FUSE):  # type: ignore[misc]
@@ -145,6 +143,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             fsname="kevent",
             subtype="pykevent",
             auto_unmount=True,
+            atomic_o_trunc=True,
             **options,
         )
 
@@ -215,7 +214,8 @@ class Server(fuse.FUSE):  # type: ignore[misc]
     def flush(self, path: bytes, fip: Any) -> int:
         """close(2) of one descriptor; there may be others."""
         queue = self.system.queues.get(fip.contents.fh)
-        if queue is not None:
+        # What we had borrowed ourselves says nothing.
+        if queue is not None and not self._is_our_own():
             self.system.releases.flushed(queue)
         return 0
 
@@ -250,6 +250,14 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         """write(2): there is nothing to write."""
         return -errno.EINVAL
 
+    def truncate(self, path: bytes, length: int) -> int:
+        """truncate(2) and ftruncate(2): there is nothing to cut off; open(2) with O_TRUNC may."""
+        return -errno.EINVAL
+
+    def ftruncate(self, path: bytes, length: int, fip: Any) -> int:
+        """The same of an open file."""
+        return -errno.EINVAL
+
     def poll(self, path: bytes, fip: Any, handle: int | None, revents: Any) -> int:
         """poll(2)."""
         number = fip.contents.fh
@@ -267,20 +275,24 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         """ioctl(2)."""
         handle = fip.contents.fh
         queue = self.system.queues.get(handle)
-        if queue is None:
-            return -errno.ENOTTY
         number &= 0xFFFFFFFF
-        if number == IDENTIFY:
-            return self._identify(handle, data)
         size = number >> 16 & 0x3FFF
+        tid = _lib.fuse_get_context().contents.pid
+        if data is not None and not number & _IOC_WRITE:
+            # What is handed back whatever happens: it must not be what others had there before.
+            ctypes.memset(data, 0, size)
+        if queue is not None and number == IDENTIFY:
+            return self._identify(handle, data)
+        if queue is None or not is_known(number):
+            if data is not None:
+                syscalls.read_memory(tid, argument or 0, data, size)
+            return -errno.ENOTTY
         if data is None:
             return ioctl(queue, number, bytearray(), self._call())
         self.system.releases.forget(queue)
         call = self._call()
         # The answer is written when all is done: what cannot be written must not be done.
-        if not number & _IOC_WRITE:
-            ctypes.memset(data, 0, size)  # memory of ours, with whatever was there before
-        if not syscalls.may_write(call.client.tid, argument or 0, data, size):
+        if not syscalls.may_write(tid, argument or 0, data, size):
             return -errno.EFAULT
         buffer = bytearray(ctypes.string_at(data, size))
         result = ioctl(queue, number, buffer, call)
@@ -288,9 +300,12 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         return result
 
     @staticmethod
-    def _identify(number: int, data: int | None) -> int:
-        pid = _lib.fuse_get_context().contents.pid
-        if data is None or not os.path.exists(f"/proc/self/task/{pid}"):
+    def _is_our_own() -> bool:
+        """Whether it is a thread of ours that calls."""
+        return os.path.exists(f"/proc/self/task/{_lib.fuse_get_context().contents.pid}")
+
+    def _identify(self, number: int, data: int | None) -> int:
+        if data is None or not self._is_our_own():
             return -errno.ENOTTY
         ctypes.memmove(data, number.to_bytes(8, "little"), 8)
         return 0

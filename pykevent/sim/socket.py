@@ -33,7 +33,7 @@ _ALWAYS = int(SocketEvents.ERR | SocketEvents.HUP)
 _SAME = int(SocketEvents.PRI | SocketEvents.SEND | SocketEvents.RDHUP) | _ALWAYS
 """Bits that are those of poll(2)."""
 
-_SO_PEEK_OFF, _SO_MEMINFO = 42, 55
+_SO_PROTOCOL, _SO_DOMAIN, _SO_PEEK_OFF, _SO_MEMINFO = 38, 39, 42, 55
 _WMEM_ALLOC, _SNDBUF, _WMEM_QUEUED = 2, 3, 5
 _TCP_INFO_UNACKED = 24
 """Of a listening socket: the connections that wait."""
@@ -74,7 +74,10 @@ class SocketKevent(FileKevent):
             raise RefusedError(errno.ENOTSOCK)
         self._inode = borrowed.stat.st_ino
         with _Socket(borrowed.fd) as sock:
-            self._domain, self._type, self._protocol = sock.family, sock.type, sock.proto
+            self._domain, self._type, self._protocol = (
+                sock.getsockopt(socket.SOL_SOCKET, option)
+                for option in (_SO_DOMAIN, socket.SO_TYPE, _SO_PROTOCOL)
+            )
             self._listening = _listening(sock)
         super().enqueue(request, target)
 
@@ -157,7 +160,8 @@ class _Socket(socket.socket):
     """A borrowed descriptor as a socket, which it stays the borrower's to close."""
 
     def __init__(self, fd: int) -> None:
-        super().__init__(fileno=fd)
+        # Any family will do: it would be found by getsockname(2), which some sockets lack.
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
 
     def __exit__(self, *_: object) -> None:
         self.detach()
@@ -166,7 +170,8 @@ class _Socket(socket.socket):
 def _listening(sock: _Socket) -> int:
     """Whether a socket listens, and whether that may change."""
     try:
-        if sock.type not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        if kind not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
             return _NEVER
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return _LISTENS

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """System calls that Python has no function for.  Each raises OSError."""
 
+import array
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import struct
+import termios
 from collections.abc import Iterator
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -114,12 +117,18 @@ def inotify_rm_watch(instance: int, watch: int) -> None:
 
 
 def inotify_read(instance: int) -> Iterator[list[tuple[int, int, int, bytes]]]:
-    """All that was told, some at a time: the watch, the mask, the cookie and the name of each."""
-    while True:
+    """What was told so far, some at a time: the watch, the mask, the cookie and the name of each.
+
+    What is told meanwhile is for the next time, or there might be no end.
+    """
+    left = array.array("i", [0])
+    fcntl.ioctl(instance, termios.FIONREAD, left)
+    while left[0] > 0:
         try:
             data = os.read(instance, 65536)
         except BlockingIOError:
             return
+        left[0] -= len(data)
         events: list[tuple[int, int, int, bytes]] = []
         offset = 0
         while offset < len(data):
@@ -165,6 +174,12 @@ def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
 def ioctl(fd: int, number: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
     """ioctl(2), without the interpreter's lock."""
     return _check(_libc.ioctl(fd, ctypes.c_ulong(number), ctypes.byref(buffer)))
+
+
+def read_memory(tid: int, address: int, data: int, size: int) -> None:
+    """Copy a thread's memory to ours at @data, as far as it can be read."""
+    ours, theirs = struct.pack("=QQ", data, size), struct.pack("=QQ", address & _U64, size)
+    _libc.process_vm_readv(tid, ours, 1, theirs, 1, 0)
 
 
 def may_write(tid: int, address: int, data: int, size: int) -> bool:

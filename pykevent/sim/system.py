@@ -17,7 +17,7 @@ from pykevent.sim.hub import Pool
 from pykevent.sim.inode import InodeKevent
 from pykevent.sim.kevent import RefusedError
 from pykevent.sim.queue import User
-from pykevent.sim.registration import Registry
+from pykevent.sim.registration import Descriptors, Registry
 from pykevent.sim.releases import Releases
 from pykevent.sim.watches import Watches
 
@@ -26,6 +26,9 @@ IDENTIFY = 2 << 30 | 8 << 16 | 0xE7 << 8 | 0x7F
 
 TICK = 0.01
 """Seconds between looks at files whose close nothing tells of, where somebody wants to know."""
+
+_PATIENCE = 0.1
+"""Seconds that a call waits for news of files that are queues of events themselves."""
 
 _MAX_DEPTH = 5
 
@@ -41,9 +44,12 @@ class System:
         self.leaves = Pool("leaves")
         self.clients = Clients(self.leaves)
         self.nested = Pool("nested")
-        self.leaves.tick = self._tick
-        self.files = Registry(self.leaves)
-        self.queue_files = Registry(self.nested)
+        self.looker = Pool("looker")
+        """Its thread looks at what shows only to who looks, however long that takes."""
+        self.looker.tick = self._tick
+        self.descriptors = Descriptors()
+        self.files = Registry(self.leaves, self.descriptors)
+        self.queue_files = Registry(self.nested, self.descriptors)
         """Files that may be queues of events: to look at one may be to wait for its owner."""
         self.releases = Releases(self.leaves)
         self.looks = Looks(self.clocks)
@@ -52,7 +58,7 @@ class System:
         self.queues: dict[int, User] = {}
         self._numbers = itertools.count(1)
         for fd in self.clocks.filenos():
-            self.leaves.add(fd, self.clocks.expire)
+            self.leaves.add(fd, self.clocks.fired)
 
     # Queues
 
@@ -68,11 +74,19 @@ class System:
         queue.release()
         self.releases.forget(queue)
 
+    def drain(self, pool: Pool) -> None:
+        """Have what a pool was told of known."""
+        if pool is self.nested:
+            # To look at what others look at may be to wait for a server that does not answer.
+            pool.ask(_PATIENCE)
+        else:
+            pool.drain()
+
     def sync(self, queue: User) -> None:
         """Let the queue know of all that has happened before this call."""
         self.leaves.drain()
-        if self.nested.members:
-            self.nested.drain()
+        if queue.nested:
+            self.drain(self.nested)
         self.clocks.expire()
         self.looks.look_at_all()
         if queue.has_to_look:
@@ -109,10 +123,14 @@ class System:
             return None
         return self.queues.get(int.from_bytes(answer.raw, "little"))
 
-    def queues_inside(self, borrowed: Borrowed, depth: int = 0) -> tuple[User, ...]:
+    def queues_inside(
+        self, borrowed: Borrowed, depth: int = 0, seen: set[int] | None = None
+    ) -> tuple[User, ...]:
         """The queues that an epoll of the client's watches, as far as they can be found."""
-        if borrowed.anonymous != "[eventpoll]" or depth >= _MAX_DEPTH:
+        seen = set() if seen is None else seen
+        if borrowed.anonymous != "[eventpoll]" or depth >= _MAX_DEPTH or borrowed.number in seen:
             return ()
+        seen.add(borrowed.number)
         found: dict[User, None] = {}
         for number, device in _watched_by(borrowed.fd):
             if device not in (self.clients.own_device, borrowed.stat.st_dev):
@@ -127,7 +145,7 @@ class System:
                     if queue is not None:
                         found[queue] = None
                     elif other.kind == ANON:
-                        found.update(dict.fromkeys(self.queues_inside(other, depth + 1)))
+                        found.update(dict.fromkeys(self.queues_inside(other, depth + 1, seen)))
             except OSError:
                 continue
             finally:
@@ -139,11 +157,14 @@ class System:
         """Whether to look at a file would be to wait for another FUSE server."""
         with open(f"/proc/self/fdinfo/{borrowed.fd}") as file:
             mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
-        with open("/proc/self/mountinfo") as file:
-            for line in file:
-                if line.split()[0] == mount:
-                    return line.partition(" - ")[2].split()[0].startswith("fuse")
-        return False
+        for process in ("self", borrowed.process.pid):
+            with open(f"/proc/{process}/mountinfo") as file:
+                for line in file:
+                    if line.split()[0] == mount:
+                        return line.partition(" - ")[2].split()[0].startswith("fuse")
+        # Files of the kernel's own are mounted nowhere; others have been unmounted.
+        link = os.readlink(f"/proc/self/fd/{borrowed.fd}")
+        return not link.startswith(("anon_inode:", "/memfd:"))
 
 
 def _watched_by(epoll: int) -> list[tuple[int, int]]:

@@ -240,7 +240,7 @@ def test_more_calls_than_may_wait_at_once_are_enomem(
     system = System(Limits())
     call = device.Call(Client(system.clients, os.getpid(), 0, 0), 0, calls)
     full = system.queues[system.open(0)]
-    with calls.told(0, Waiter(1)), pytest.raises(RefusedError) as caught:
+    with calls.told(0, Waiter(1), 0), pytest.raises(RefusedError) as caught:
         device.deliver(full, device.Room(1), 1, device.Deadline(), call)
     assert caught.value.errno == errno.ENOMEM
     assert queue.info().kevents == 0

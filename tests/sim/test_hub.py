@@ -5,8 +5,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
+import pytest
+
+from pykevent.sim import syscalls
+from pykevent.sim.clocks import Alarm, Clocks
 from pykevent.sim.hub import Pool
+from tests.conformance.support import eventually
 
 ROUNDS = 3000
 PATIENCE = 5.0
@@ -45,3 +51,81 @@ def test_there_is_one_thread_however_many_begin_at_once() -> None:
     for thread in threads:
         thread.join()
     assert [thread.name for thread in threading.enumerate()].count("begun by many") == 1
+
+
+def test_a_call_that_fails_hinders_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    pool = Pool("with a bad member")
+    members = [os.eventfd(0) for _ in range(3)]
+    called: list[int] = []
+
+    def fails() -> None:
+        called.append(1)
+        raise OSError("no more descriptors")
+
+    calls = (lambda: called.append(0), fails, lambda: called.append(2))
+    for fd, call in zip(members, calls, strict=True):
+        pool.add(fd, call)
+    for fd in members:
+        os.eventfd_write(fd, 1)
+    pool.drain()
+    eventually(lambda: sorted(called) == [0, 1, 2], "each is called")
+    assert "no more descriptors" in caplog.text
+    for fd in members:
+        pool.forget(fd)
+        os.close(fd)
+
+
+def test_an_alarm_that_fails_stops_no_clock(caplog: pytest.LogCaptureFixture) -> None:
+    clocks = Clocks()
+    pool = Pool("clocks")
+    for fd in clocks.filenos():
+        pool.add(fd, clocks.fired)
+    rung = threading.Event()
+
+    def fails(alarm: Alarm) -> None:
+        raise OSError("no more descriptors")
+
+    now = time.monotonic_ns()
+    clocks.set(time.CLOCK_MONOTONIC, now + 1_000_000, fails)
+    clocks.set(time.CLOCK_MONOTONIC, now + 20_000_000, lambda alarm: rung.set())
+    assert rung.wait(PATIENCE)
+    assert "no more descriptors" in caplog.text
+    for fd in clocks.filenos():
+        pool.forget(fd)
+    clocks.close()
+
+
+def test_a_clock_that_was_set_back_after_its_timer_fired_is_set_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clocks = Clocks()
+    rung: list[Alarm] = []
+    alarm = clocks.set(time.CLOCK_REALTIME, 1000, rung.append)
+    set_for: list[int] = []
+    monkeypatch.setattr(syscalls, "timerfd_settime", lambda fd, when: set_for.append(when))
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: 500)
+    clocks.fired()
+    assert (rung, set_for) == ([], [1000])
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: 1000)
+    clocks.fired()
+    assert rung == [alarm]
+    clocks.close()
+
+
+def test_who_asks_a_pool_that_hangs_is_not_kept() -> None:
+    pool = Pool("that hangs")
+    goes_on, hangs = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        goes_on.wait()
+
+    member = os.eventfd(1)
+    pool.add(member, hang)
+    assert hangs.wait(PATIENCE)
+    begun = time.monotonic()
+    pool.ask(0.01)
+    assert time.monotonic() - begun < PATIENCE
+    goes_on.set()
+    pool.forget(member)
+    os.close(member)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A simulator that runs out of descriptors: what it refuses has not happened, and no more."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from runner.simulator import Simulator
+
+import pykevent
+from pykevent import Flags, PollEvents, Queue, SocketEvents
+from tests.conformance.support import cookies, eventually, now, one, refused
+
+RECV, SEND = SocketEvents.RECV, SocketEvents.SEND
+FEW = 128
+Pairs = list[tuple[socket.socket, socket.socket]]
+
+
+@pytest.fixture
+def few(place: Path) -> Iterator[Simulator]:
+    """A simulator that may have 128 descriptors."""
+    with Simulator(place / "few", descriptors=FEW) as served:
+        yield served
+
+
+@pytest.fixture
+def queue(few: Simulator) -> Iterator[Queue]:
+    """A queue of it."""
+    with pykevent.open(few.device) as opened:
+        yield opened
+
+
+@pytest.fixture
+def pairs() -> Iterator[Pairs]:
+    """More sockets than can be watched one by one."""
+    made = [socket.socketpair() for _ in range(FEW)]
+    yield made
+    for near, far in made:
+        near.close()
+        far.close()
+
+
+def fill(queue: Queue, pairs: Pairs, flags: Flags | int) -> list[int]:
+    """Watch until no more can be; the results."""
+    return queue.add_many(
+        [
+            pykevent.socket_event(near, RECV, flags, cookie=cookie)
+            for cookie, (near, _) in enumerate(pairs)
+        ]
+    )
+
+
+def test_each_request_has_a_result_of_its_own(queue: Queue, pairs: Pairs) -> None:
+    results = fill(queue, pairs, Flags.EDGE)
+    good = results.count(0)
+    assert results == [0] * good + [-errno.ENOSPC] * (FEW - good)
+    assert FEW // 2 < good < FEW
+    assert queue.info().kevents == good
+
+
+def test_a_modify_that_is_refused_changes_nothing(queue: Queue, pairs: Pairs) -> None:
+    fill(queue, pairs, Flags.EDGE)
+    near, far = pairs[1]
+    with refused(errno.ENOSPC):
+        queue.modify(pykevent.socket_event(near, SEND, Flags.EDGE, cookie=500))
+    far.send(b"x")
+    event = one(queue)
+    assert (event.cookie, event.events) == (1, RECV)
+
+
+def test_a_modify_that_others_see_in_the_middle_ends_no_kevent(queue: Queue, pairs: Pairs) -> None:
+    # Level kevents share an instance, which a change has to leave and to enter.
+    assert fill(queue, pairs, 0) == [0] * FEW
+    near, far = pairs[-1]
+    far.send(b"x")
+    stop = threading.Event()
+
+    def looks() -> None:
+        while not stop.is_set():
+            now(queue)
+
+    other = threading.Thread(target=looks)
+    other.start()
+    try:
+        for turn in range(3000):
+            queue.modify(pykevent.socket_event(near, RECV, cookie=1000 + turn % 2))
+    finally:
+        stop.set()
+        other.join()
+    assert queue.info().kevents == FEW
+    assert cookies(now(queue)) == [1001]
+
+
+def test_nothing_is_lost_to_those_who_have_their_descriptors(queue: Queue, pairs: Pairs) -> None:
+    queue.add(pykevent.timer_event(1, 0.05, 0.05, cookie=900))
+    fill(queue, pairs, Flags.EDGE)
+    files = [os.open("/dev/random", os.O_RDONLY) for _ in range(FEW)]
+    try:
+        results = queue.add_many(pykevent.poll_event(fd, PollEvents.IN) for fd in files)
+        assert -errno.ENOSPC in results
+        for _ in range(3):
+            eventually(lambda: 900 in cookies(queue.wait(1)), "the timer goes on")
+    finally:
+        for fd in files:
+            os.close(fd)
+
+
+def test_what_was_taken_is_given_back(few: Simulator, pairs: Pairs) -> None:
+    def used() -> int:
+        return len(os.listdir(f"/proc/{few.pid}/fd"))
+
+    def round_of(flags: Flags | int) -> None:
+        with pykevent.open(few.device) as queue:
+            fill(queue, pairs, flags)
+
+    # The first time it keeps what it needs to share.
+    round_of(0)
+    before = used()
+    for flags in (Flags.EDGE, 0) * 3:
+        round_of(flags)
+        eventually(lambda: used() <= before, f"{used()} descriptors come down to {before}")
