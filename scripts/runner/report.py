@@ -30,7 +30,7 @@ def by_name(report: Path) -> dict[str, Outcome]:
     try:
         root = ET.parse(report).getroot()
     except (FileNotFoundError, ET.ParseError) as error:
-        raise Failure(f"there is no report of tests, {report.name}") from error
+        raise Failure(f"the tests left no report, {report.name}") from error
     # A test that fails, and whose fixture fails too, has two entries.
     found: dict[str, Outcome] = {}
     for case in root.iter("testcase"):

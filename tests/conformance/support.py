@@ -34,8 +34,8 @@ MAX = 510
 
 # Where a thread may sleep that waits for a queue; the numbers are those of the machine's ABI.
 _SYSCALLS = {
-    "x86_64": {"read": (0,), "ioctl": (16,), "poll": (7, 271, 23, 270, 232, 281)},
-    "aarch64": {"read": (63,), "ioctl": (29,), "poll": (73, 72, 22)},
+    "x86_64": {"read": (0,), "readv": (19,), "ioctl": (16,), "poll": (7, 271, 23, 270, 232, 281)},
+    "aarch64": {"read": (63,), "readv": (65,), "ioctl": (29,), "poll": (73, 72, 22)},
 }.get(platform.machine())
 
 T = TypeVar("T")

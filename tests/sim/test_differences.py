@@ -9,10 +9,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import itertools
 import mmap
 import os
+import platform
+import select
 import signal
 import socket
+import stat
 import struct
 import threading
 from collections.abc import Iterator
@@ -20,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from runner.simulator import Simulator, eventually, mounted
+from runner.simulator import Simulator, mounted
 
 import pykevent
 from pykevent import EventType, FileKind, InodeEvents, PollEvents, Queue, SocketEvents
@@ -36,6 +40,7 @@ from tests.conformance.support import (
     child,
     cookies,
     drain,
+    eventually,
     now,
     one,
     refused,
@@ -256,6 +261,110 @@ def test_the_bytes_of_a_socket_that_was_closed_here_are_not_known(queue: Queue) 
             assert one(queue).data == 3
             near.close()
             assert one(queue).data == 0
+
+
+def test_more_kevents_of_one_file_than_it_can_wake_are_enospc(queue: Queue) -> None:
+    reader, writer = os.pipe()
+    twins = [os.dup(reader) for _ in range(501)]
+    try:
+        results = queue.add_many([pykevent.poll_event(fd, PollEvents.IN) for fd in twins])
+        assert results == [0] * 500 + [-errno.ENOSPC]
+        with refused(errno.ENOSPC):
+            queue.modify(pykevent.poll_event(twins[0], PollEvents.IN, cookie=9))
+        os.write(writer, b"x")
+        assert set(cookies(now(queue))) == {0}
+    finally:
+        for fd in (*twins, reader, writer):
+            os.close(fd)
+
+
+def test_a_chain_of_epolls_is_shorter_by_two(queue: Queue, stack: ExitStack) -> None:
+    chain = [stack.enter_context(select.epoll()) for _ in range(4)]
+    reader, writer = os.pipe()
+    stack.callback(os.close, reader)
+    stack.callback(os.close, writer)
+    chain[0].register(reader, select.EPOLLIN)
+    for inner, outer in itertools.pairwise(chain):
+        outer.register(inner, select.EPOLLIN)
+    queue.add(pykevent.poll_event(chain[2], PollEvents.IN))
+    with refused(errno.ELOOP):
+        queue.add(pykevent.poll_event(chain[3], PollEvents.IN))
+
+
+def test_a_read_of_more_than_128_kib_waits_for_more(queue: Queue) -> None:
+    count = (128 << 10) // 32
+    queue.add_many(pykevent.user_event(ident) for ident in range(count))
+    queue.post_many((ident, 0) for ident in range(count))
+    with mmap.mmap(-1, 1 << 20) as memory:
+        reading = InThread(lambda: os.readv(queue.fileno(), [memory])).until_asleep("readv")
+        eventually(lambda: queue.info().ready == 0, "the first part is read")
+        queue.post(1)
+        assert reading.result() == 32 * (count + 1)
+
+
+def test_the_whole_argument_of_an_ioctl_is_written(queue: Queue) -> None:
+    queue.add(pykevent.user_event(1))
+    call = raw.wait(8, timeout=pykevent.abi.WAIT_FOREVER)
+    waiting = InThread(lambda: call(queue.fileno())).until_asleep("ioctl")
+    call.buffer[call.size - 1] = 7
+    queue.post(1)
+    assert waiting.result() == 1
+    assert call.buffer[call.size - 1] == 0  # the module writes the first record alone
+
+
+_EXIT = {"x86_64": 60, "aarch64": 93}
+
+
+@pytest.mark.skipif(platform.machine() not in _EXIT, reason="exit(2) has another number here")
+def test_a_process_whose_first_thread_has_ended_cannot_be_looked_into(queue: Queue) -> None:
+    shared = os.dup(queue.fileno())
+
+    def goes_on() -> None:
+        first = os.getpid()
+
+        def adds() -> None:
+            status = 1
+            try:
+                eventually(lambda: _state_of(first) == "Z", "the first thread has ended")
+                with pytest.raises(ProcessLookupError):
+                    Queue.fromfd(shared).add(pykevent.poll_event(shared, PollEvents.IN))
+                status = 0
+            finally:
+                os._exit(status)
+
+        threading.Thread(target=adds).start()
+        _libc.syscall(_EXIT[platform.machine()], 0)
+
+    try:
+        with child(goes_on) as process:
+            process.finish()
+    finally:
+        os.close(shared)
+
+
+def _state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_who_cannot_be_seen_from_here_has_no_descriptors_or_paths() -> None:
+    # The kernel says 0 of a process in a namespace that is no child of ours.
+    client = Client(System(Limits()).clients, 0, 0, 0)
+    for look in (lambda: client.borrow(0), lambda: client.resolve(b"/", True)):
+        with pytest.raises(RefusedError) as caught:
+            look()
+        assert caught.value.errno == errno.EPERM
+    assert not client.dying()
+
+
+def test_the_device_is_a_regular_file_of_no_size(queue: Queue, simulator: Simulator) -> None:
+    status = os.fstat(queue.fileno())
+    assert (stat.S_ISREG(status.st_mode), status.st_size) == (True, 0)
+    with refused(errno.ENOSYS):
+        simulator.device.chmod(0o600)
+    queue.add(pykevent.user_event(1))
+    queue.post(1)
+    # The module takes each part for a read of its own, which is too short.
+    assert os.readv(queue.fileno(), [bytearray(8), bytearray(24)]) == 32
 
 
 def test_the_limits_are_options_and_not_files(simulator: Simulator) -> None:

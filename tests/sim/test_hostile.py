@@ -201,21 +201,6 @@ def test_a_request_that_fails_oddly_ends_no_batch(queue: Queue, place: Path) -> 
             os.close(dead)  # which nobody hears of any more
 
 
-def test_more_kevents_of_one_file_than_it_can_wake_are_enospc(queue: Queue) -> None:
-    reader, writer = os.pipe()
-    twins = [os.dup(reader) for _ in range(501)]
-    try:
-        results = queue.add_many([pykevent.poll_event(fd, PollEvents.IN) for fd in twins])
-        assert results == [0] * 500 + [-errno.ENOSPC]
-        with refused(errno.ENOSPC):
-            queue.modify(pykevent.poll_event(twins[0], PollEvents.IN, cookie=9))
-        os.write(writer, b"x")
-        assert set(cookies(now(queue))) == {0}
-    finally:
-        for fd in (*twins, reader, writer):
-            os.close(fd)
-
-
 def test_what_one_user_has_waiting_leaves_room_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
