@@ -64,6 +64,8 @@ def gone(folder: Path) -> None:
     eventually(lambda: not processes(folder), "the simulator has ended")
     assert not mounted(folder)
     assert not folder.exists()
+    log = folder.parent / "log"
+    assert (log.read_text() if log.exists() else "") == ""
     assert not folder.parent.exists()
 
 
@@ -128,12 +130,52 @@ with pykevent.open() as queue:
         gone(Path(folder))
 
 
+@pytest.mark.parametrize("off", ["off", "OFF", "0", "no"])
+def test_off_starts_none_and_the_error_says_what_forbids_it(place: Path, off: str) -> None:
+    done = run("import pykevent; pykevent.open()", place, PYKEVENT_SIMULATOR=off)
+    assert done.returncode == 1
+    assert "No such file or directory; load the module" in done.stderr
+    assert f"PYKEVENT_SIMULATOR={off} forbids a simulator" in done.stderr
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["on", "relative/folder", __file__])
+def test_a_variable_that_can_name_no_simulator_is_an_error(place: Path, value: str) -> None:
+    done = run("import pykevent; pykevent.open()", place, PYKEVENT_SIMULATOR=value)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("FileNotFoundError: [Errno 2] No such file or directory; the simulator")
+    assert f"PYKEVENT_SIMULATOR is '{value}', which is neither off nor the absolute path" in last
+    assert list(place.iterdir()) == []
+
+
 def test_a_device_that_is_named_and_missing_starts_none(place: Path) -> None:
     done = run("import pykevent; pykevent.open()", place, KEVENT_DEVICE="/dev/there-is-none")
     assert done.returncode == 1
     assert "No such file or directory; load the module" in done.stderr
     assert "simulator" not in done.stderr
     assert list(place.iterdir()) == []
+
+
+def test_where_none_can_be_started_the_error_says_what_is_missing(place: Path) -> None:
+    done = run("import pykevent; pykevent.open()", place, PATH="/nowhere")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        "FileNotFoundError: [Errno 2] No such file or directory; the simulator cannot be started: "
+        "fusermount is not installed: apt-get install fuse3; load the module"
+    )
+    assert list(place.iterdir()) == []
+
+
+def test_a_simulator_that_has_ended_and_is_named_still_is_an_error_that_says_so(
+    place: Path,
+) -> None:
+    done = run("import pykevent; pykevent.open()", place, KEVENT_DEVICE=f"{place}/mount/kevent")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "if a simulator served it, start that again (python -m pykevent sim DIR), or" in last
+    assert "unset KEVENT_DEVICE to have one started" in last
 
 
 def test_a_relative_runtime_directory_is_ignored(place: Path) -> None:

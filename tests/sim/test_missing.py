@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from runner.common import TREE
-from runner.simulator import eventually
+from runner.simulator import Simulator, eventually
 
+from pykevent import Queue, autostart
 from pykevent.sim import client, daemon, mount, syscalls
 from pykevent.sim.daemon import Options
 
@@ -154,6 +155,21 @@ def test_yama_is_named_where_it_is_what_refuses(
     assert "seccomp" in client.refusal(refused)
     (tmp_path / "scope").write_text("1\n")
     assert "kernel.yama.ptrace_scope is 1" in client.refusal(refused)
+
+
+def test_a_queue_by_descriptor_lets_its_simulator_look_where_yama_asks(
+    monkeypatch: pytest.MonkeyPatch, simulator: Simulator, queue: Queue, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(autostart, "let_look", seen.append)
+    monkeypatch.setattr(autostart, "_YAMA", str(tmp_path / "scope"))
+    for scope, asked in ((None, []), ("0", []), ("1", [str(simulator.device)]), ("2", [])):
+        if scope is not None:
+            (tmp_path / "scope").write_text(f"{scope}\n")
+        seen.clear()
+        Queue.fromfd(os.dup(queue.fileno())).close()
+        Queue.fromfd(os.open("/dev/null", os.O_RDWR)).close()
+        assert seen == asked
 
 
 def test_letting_others_in_takes_root_or_a_line_in_fuse_conf(

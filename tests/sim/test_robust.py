@@ -285,6 +285,34 @@ def mounted_at(folder: Path) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_complaints_of_one_in_the_background_are_in_its_log(place: Path) -> None:
+    folder, log = place / "mount", place / "log"
+    sees_nothing = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]
+    command = [*sees_nothing, sys.executable, "-m", "pykevent", "sim", "--background"]
+    subprocess.run([*command, "--log", log, folder], cwd=TREE, check=True, timeout=20)
+    near, far = socket.socketpair()
+    try:
+        with near, far, pykevent.open(folder / "kevent") as queue:
+            with pytest.raises(PermissionError, match="the simulator may not look at this process"):
+                queue.add(pykevent.socket_event(near, SocketEvents.RECV))
+            with pytest.raises(PermissionError, match=r"never can; or the simulator may not look"):
+                queue.add(pykevent.poll_event(near, 1))
+            with pytest.raises(PermissionError, match="the simulator may not look at this process"):
+                queue.add(pykevent.inode_event(os.open("/", os.O_RDONLY), 1))
+            with pytest.raises(PermissionError, match="if you may read it yourself, the simulator"):
+                queue.add_path("/", 1, 1)
+            # One that only has the descriptor is told the same.
+            other = Queue.fromfd(os.dup(queue.fileno()))
+            with other, pytest.raises(PermissionError, match="the simulator may not look"):
+                other.add(pykevent.socket_event(near, SocketEvents.RECV))
+    finally:
+        os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+    assert log.read_text().count("\n") == 1
+    assert "descriptors" in log.read_text()
+    eventually(lambda: not mounted(folder) and not processes(folder), "it has ended")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 def test_the_mount_of_another_user_is_refused_in_a_sentence(place: Path) -> None:
     place.chmod(0o777)
     folder = place / "mount"
