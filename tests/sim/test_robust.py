@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import socket
 import statistics
@@ -27,6 +28,7 @@ from tests.conformance.support import (
     child,
     cookies,
     now,
+    poll_bits,
     refused,
     waiting,
 )
@@ -175,6 +177,22 @@ def test_a_killed_simulator_leaves_no_mount_and_its_clients_a_sentence(
     eventually(lambda: not processes(simulator.folder), "no process is left")
     with pytest.raises(FileNotFoundError):
         pykevent.open(simulator.device)
+
+
+@pytest.mark.parametrize("end", [Simulator.kill, Simulator.terminate])
+def test_the_end_of_a_simulator_is_told_as_the_manual_page_says(
+    simulator: Simulator, queue: Queue, end: Callable[[Simulator], object]
+) -> None:
+    waiter = waiting(queue)
+    end(simulator)
+    with pytest.raises(OSError, match="has died") as caught:
+        waiter.result()
+    assert caught.value.errno == errno.ECONNABORTED
+    for _ in range(2):
+        with refused(errno.ENOTCONN):
+            queue.info()
+    assert poll_bits(queue.fileno(), select.POLLIN) == select.POLLERR
+    eventually(lambda: not mounted(simulator.folder), "the mount is gone")
 
 
 def test_a_simulator_that_is_told_to_end_does_so_although_somebody_waits(
