@@ -8,6 +8,7 @@
         for event in queue.wait(timeout=1.0):
             print(event)
 
+`pykevent.open` goes by that name only: ``from pykevent import *`` leaves the built-in one alone.
 `pykevent.abi` has the structures and ioctl numbers underneath, `pykevent.selector` a selector for
 `selectors` and asyncio.
 """
@@ -28,7 +29,8 @@ from pykevent.abi import (
 )
 from pykevent.errors import ChangesAppliedError
 from pykevent.events import Event, EventMask, parse_records
-from pykevent.queue import DEFAULT_DEVICE, Info, Queue, open
+from pykevent.queue import DEFAULT_DEVICE, Info, Queue
+from pykevent.queue import open as open  # not in __all__, where it would hide the built-in one
 from pykevent.requests import (
     Change,
     FileLike,
@@ -69,7 +71,6 @@ __all__ = [
     "UserEvents",
     "WaitFlags",
     "inode_event",
-    "open",
     "parse_records",
     "poll_event",
     "socket_event",

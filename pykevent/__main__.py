@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: ``python -m pykevent info`` and ``python -m pykevent sim``."""
+"""The command line: ``pykevent info`` and ``pykevent sim``, also as ``python -m pykevent``."""
 
 import argparse
+import os
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from enum import IntFlag
 
@@ -46,17 +49,46 @@ def add_sim(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="let other users open it; root's is open to all, others need user_allow_other in "
         "/etc/fuse.conf",
     )
-    for name, meaning in _LIMITS.items():
+    sim.add_argument(
+        "--log",
+        metavar="FILE",
+        help="append complaints to it; by default those of one that "
+        "serves in the background are lost",
+    )
+    sim.add_argument("--at-home", action="store_true", help=argparse.SUPPRESS)
+    limits = sim.add_argument_group("limits", "The module's parameters; 0 is the default of each.")
+    for name, (bits, meaning) in _LIMITS.items():
         option = "--" + name.replace("_", "-")
-        sim.add_argument(option, type=int, metavar="N", default=None, help=meaning)
+        limits.add_argument(option, type=_number(bits), metavar="N", default=0, help=meaning)
+
+
+def _number(bits: int) -> Callable[[str], int]:
+    """A type of argument: a number that INFO has so many bits for."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = -1
+        if not 0 <= value < 1 << bits:
+            raise argparse.ArgumentTypeError(f"a number from 0 to 2**{bits} - 1, not {text!r}")
+        return value
+
+    return number
 
 
 _LIMITS = {
-    "max_queue_kevents": "kevents in one queue",
-    "max_user_kevents": "kevents in all queues of one user",
-    "max_inode_events": "inode events that one kevent may have waiting",
-    "max_user_inode_events": "inode events that all queues of one user may have waiting",
-    "max_inode_watches": "kevents of one user on one inode",
+    "max_queue_kevents": (64, "kevents in one queue (by default as many as those of one user)"),
+    "max_user_kevents": (
+        64,
+        "kevents in all queues of one user (by default as many as 4 %% of memory hold)",
+    ),
+    "max_inode_events": (32, "inode events that one kevent may have waiting (by default 16384)"),
+    "max_user_inode_events": (
+        64,
+        "inode events that all queues of one user may have waiting (by default as many as kevents)",
+    ),
+    "max_inode_watches": (64, "kevents of one user on one inode (by default 128)"),
 }
 
 
@@ -70,34 +102,51 @@ def sim(options: argparse.Namespace) -> int:
         options.mountpoint,
         options.until_unused,
         options.allow_other,
-        Limits(**{name: value for name, value in limits.items() if value is not None}),
+        Limits(**{name: value for name, value in limits.items() if value}),
+        options.log,
+        options.at_home,
     )
     return background(run) if options.background else foreground(run)
 
 
+def info(device: str | None) -> int:
+    """Print what the device says of itself."""
+    try:
+        with pykevent.open(device) as queue:
+            text = describe(queue.info())
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"{where}{error.strerror}", file=sys.stderr)
+        return 1
+    print(text)
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    installed = os.path.basename(sys.argv[0]) == "pykevent"
     parser = argparse.ArgumentParser(
-        prog="python -m pykevent", description="Look at a kevent device, or simulate one."
+        prog="pykevent" if installed else "python -m pykevent",
+        description="Look at a kevent device, or simulate one.",
     )
     parser.add_argument("--version", action="version", version=pykevent.__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    info = commands.add_parser("info", help="print what the device says of itself")
-    info.add_argument(
+    about = commands.add_parser("info", help="print what the device says of itself")
+    about.add_argument(
         "--device",
         help=f"the device; by default $KEVENT_DEVICE, or {pykevent.DEFAULT_DEVICE}",
     )
     add_sim(commands)
     options = parser.parse_args(arguments)
-    if options.command == "sim":
-        return sim(options)
     try:
-        with pykevent.open(options.device) as queue:
-            print(describe(queue.info()))
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+        status = sim(options) if options.command == "sim" else info(options.device)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read what we print has enough: end as a program that SIGPIPE ends, and let the
+        # interpreter, which flushes once more, find nobody missing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 """A simulator for this process and those it starts, where there is no device.
 
 It is a process of its own, which ends soon after the last queue was closed.  Children find it by
-the environment.
+the environment: those that were started after it, and while it lives.  `pykevent.home` tells where
+it lives, and who takes away what one has left that was killed.
 """
 
 import contextlib
@@ -14,22 +15,36 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
+
+from pykevent import home
+from pykevent.home import Home
+from pykevent.mounts import mounts
 
 _log = logging.getLogger("pykevent")
 
 VARIABLE = "PYKEVENT_SIMULATOR"
 """Where the simulator of this process tree is mounted; "off" says that none is to be started."""
 
-_PREFIX = "pykevent-"
+_OFF = {"off", "no", "0", "false"}
 _GONE = (errno.ENOENT, errno.ENOTCONN, errno.ECONNABORTED)
 _ATTEMPTS = 3
-_YOUNG = 60.0
 _START = 30.0
 _PR_SET_PTRACER = 0x59616D61
+_YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
-_lock = threading.Lock()
+# Reentrant: a signal handler may open a queue in the middle of anything here.  It then starts a
+# simulator of its own.
+_lock = threading.RLock()
+
+
+def _after_fork_in_child() -> None:
+    # Who held it is not here.
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class CannotStartError(Exception):
@@ -38,7 +53,7 @@ class CannotStartError(Exception):
 
 def wanted() -> bool:
     """Whether one may be started."""
-    return os.environ.get(VARIABLE) != "off"
+    return os.environ.get(VARIABLE, "").lower() not in _OFF
 
 
 def open_device(flags: int) -> tuple[int, str]:
@@ -48,67 +63,82 @@ def open_device(flags: int) -> tuple[int, str]:
     """
     for _ in range(_ATTEMPTS):
         with _lock:
-            path = _running() or _start()
+            folder = _running() or _start()
+        path = os.path.join(folder, "kevent")
         try:
             return os.open(path, flags), path
+        except NotADirectoryError:
+            raise CannotStartError(_no_folder(folder)) from None
         except OSError as error:
             # It has ended since, having nothing to do, or has died.
             if error.errno not in _GONE:
                 raise
-            _forget()
+            _forget(folder)
     raise CannotStartError("the simulator ends as soon as it is started")
 
 
+def _no_folder(value: str) -> str:
+    return (
+        f"{VARIABLE} is {value!r}, which is neither off nor the absolute path of a folder where "
+        "a simulator is mounted: unset it"
+    )
+
+
 def _running() -> str | None:
+    """Where one should be mounted; nobody but who opens its device asks whether it is."""
     folder = os.environ.get(VARIABLE)
-    if not folder:
-        return None
-    path = os.path.join(folder, "kevent")
-    if os.path.exists(path):
-        return path
-    _forget()
-    return None
+    if folder and not os.path.isabs(folder):
+        raise CannotStartError(_no_folder(folder))
+    return folder or None
 
 
-def _forget() -> None:
-    """The simulator of this process tree is gone: leave nothing of it."""
-    folder = os.environ.pop(VARIABLE, None)
-    if folder is not None:
-        _remove(folder)
-
-
-def _remove(folder: str) -> None:
-    """Take away the folder of a simulator that has ended, and what is left mounted there."""
-    try:
-        # What stat(2) says of a mount may be remembered from before.
-        os.scandir(folder).close()
-    except OSError as error:
-        if error.errno not in _GONE[1:]:
-            return
-        subprocess.run(
-            ["fusermount", "-u", "-q", "-z", "--", folder],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-    with contextlib.suppress(OSError):
-        os.rmdir(folder)
+def _forget(folder: str) -> None:
+    """The simulator at *folder* is gone: leave nothing of it."""
+    with _lock:
+        if os.environ.get(VARIABLE) == folder:
+            del os.environ[VARIABLE]
+    parent, name = os.path.split(folder)
+    if name == home.MOUNT:
+        home.remove_dead(parent)
 
 
 def _base() -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return runtime if os.access(runtime, os.W_OK | os.X_OK) else tempfile.gettempdir()
+    # By its specification a relative one is to be ignored.
+    good = os.path.isabs(runtime) and os.path.isdir(runtime)
+    return runtime if good and os.access(runtime, os.W_OK | os.X_OK) else tempfile.gettempdir()
 
 
 def _start() -> str:
     base = _base()
-    _clean(base)
-    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
+    try:
+        home.clean(base)
+        made = Home.make(base)
+    except OSError as error:
+        raise CannotStartError(f"{error.filename or base}: {error.strerror}") from None
+    try:
+        complaint = _serve(made)
+    finally:
+        made.release()
+    if complaint is not None:
+        home.remove_left(made.folder, mounts())
+        raise CannotStartError(complaint.replace("\n", "; "))
+    os.environ[VARIABLE] = made.mountpoint
+    _log.warning(
+        "there is no /dev/kevent: started the simulator, at %s, for this process and its children",
+        os.path.join(made.mountpoint, "kevent"),
+    )
+    return made.mountpoint
+
+
+def _serve(made: Home) -> str | None:
+    """Start one; returns None once it serves, or why it does not."""
     environment = dict(os.environ)
     package = str(Path(__file__).parent.parent)
     paths = [package, *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
-    command = [sys.executable, "-m", "pykevent", "sim", "--background", "--until-unused", folder]
+    command = [sys.executable, "-m", "pykevent", "sim", "--background", "--until-unused"]
+    command += ["--at-home", "--log", made.log, made.mountpoint]
     try:
         done = subprocess.run(
             command,
@@ -122,42 +152,27 @@ def _start() -> str:
             start_new_session=True,
             check=False,
         )
-        said, failed = done.stderr.strip(), done.returncode != 0
     except (OSError, subprocess.TimeoutExpired) as error:
-        said, failed = str(error), True
-    if failed:
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
-        raise CannotStartError(said.replace("\n", "; "))
-    os.environ[VARIABLE] = folder
-    path = os.path.join(folder, "kevent")
-    _log.warning(
-        "there is no /dev/kevent: started the simulator, at %s, for this process and its children",
-        path,
-    )
-    return path
+        return str(error)
+    if done.returncode == 0:
+        return None
+    return done.stderr.strip() or f"it ended with status {done.returncode}"
 
 
-def _clean(base: str) -> None:
-    """Take away what simulators that were killed have left."""
-    with os.scandir(base) as entries:
-        folders = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            # One that somebody is about to mount at is young.
-            if time.time() - os.lstat(folder).st_mtime < _YOUNG and not os.path.ismount(folder):
-                continue
-        _remove(folder)
-
-
-def let_look(path: str) -> None:
-    """Allow the simulator to look at our descriptors where Yama would not have it."""
-    try:
-        with open("/proc/sys/kernel/yama/ptrace_scope") as file:
-            if file.read().strip() != "1":
-                return
-        with open(os.path.join(os.path.dirname(path), "pid")) as file:
-            pid = int(file.read())
-    except (OSError, ValueError):
+def let_look(device: str) -> None:
+    """Allow the simulator of `device` to look at our descriptors where Yama would not have it."""
+    if not yama_asks():
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)
+    with contextlib.suppress(OSError, ValueError):
+        with open(os.path.join(os.path.dirname(device), "pid")) as file:
+            pid = int(file.read())
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)
+
+
+def yama_asks() -> bool:
+    """Whether a process has to allow another one to look at its descriptors (ptrace_scope 1)."""
+    try:
+        with open(_YAMA) as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False

@@ -5,6 +5,7 @@ import errno
 import os
 
 from pykevent.abi import EventType
+from pykevent.mounts import is_simulated
 
 _OPEN_HINTS = {
     errno.ENOENT: "load the module (`insmod kevent.ko`, or `modprobe kevent` where it is "
@@ -14,7 +15,8 @@ _OPEN_HINTS = {
     errno.ENXIO: "the device node is there but the module is not: load it (`insmod kevent.ko`, "
     "or `modprobe kevent` where it is installed)",
     errno.ENOTTY: "this is not a kevent device: correct KEVENT_DEVICE",
-    errno.ENOTCONN: "the simulator behind this device has died: start it again",
+    errno.ENOTCONN: "the simulator behind this device has died: start it again "
+    "(python -m pykevent sim DIR)",
 }
 _OPEN_HINTS[errno.EPERM] = _OPEN_HINTS[errno.EACCES]
 _OPEN_HINTS[errno.ENODEV] = _OPEN_HINTS[errno.ENXIO]
@@ -24,6 +26,8 @@ _OPEN_HINTS[errno.ECONNABORTED] = _OPEN_HINTS[errno.EIO] = _OPEN_HINTS[errno.ENO
 SIMULATOR_DIED = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
 """What a call says whose simulator has died, before or in the middle of it."""
 
+_AGAIN = "(python -m pykevent sim DIR), or unset KEVENT_DEVICE to have one started"
+
 _REQUEST_HINTS = {
     errno.ENXIO: "the device does not know this type of event",
     errno.EOPNOTSUPP: "this type of event was left out when the module was built, or NOTIFY_BROKEN "
@@ -32,7 +36,27 @@ _REQUEST_HINTS = {
     errno.EMFILE: "the queues of this user keep as many files open as RLIMIT_NOFILE (ulimit -Hn) "
     "allows; info() tells which kinds of file are kept open",
     errno.ENOSPC: "info() tells how many kevents a queue, a user, and a user on one inode may have",
+    errno.EINVAL: "a flag or an event that this type does not take, or both ONESHOT and DISPATCH",
 }
+
+_INVALID: dict[int, str] = {
+    EventType.INODE: ", or no event but ISDIR, or a limit above max_name_queue of info()",
+    EventType.TIMER: ", or a clock that is none of the three, or a time beyond 2**63 ns",
+}
+_INVALID[EventType.PATH] = _INVALID[EventType.INODE]
+
+_DESCRIPTORS = (EventType.SOCKET, EventType.POLL, EventType.INODE)
+
+_MAY_NOT_LOOK = (
+    "the simulator may not look at this process, which has been set-user-ID, or is not dumpable "
+    "(prctl(PR_SET_DUMPABLE, 1) makes it so again)"
+)
+"""Why a simulator that root has not started is refused the descriptors, or a path, of a client."""
+
+_YAMA = (
+    ", or has not let it (Yama; pykevent.open() and Queue.fromfd() do, in a forked child once more)"
+)
+_BY_ROOT = "; one that root has started may"
 
 
 class ChangesAppliedError(OSError):
@@ -48,29 +72,28 @@ class ChangesAppliedError(OSError):
         self.results = results
 
 
-def open_error(error: int, device: str, more: str = "") -> OSError:
-    """The error of opening `device`, with the same errno and a sentence about what to do next."""
-    message = os.strerror(error)
-    if error in (errno.EACCES, errno.EPERM) and _is_simulated(device):
-        message = (
-            f"{message}; it is the simulator of another user: start one of your own, or have that "
-            "one started with --allow-other"
+def open_error(error: int, device: str, *, before: str = "", after: str = "") -> OSError:
+    """The error of opening `device`, with the same errno and a sentence about what to do next.
+
+    What is to be said `before` that sentence, and `after` it, is up to the caller.
+    """
+    hint = _OPEN_HINTS.get(error, "")
+    if error in (errno.EACCES, errno.EPERM) and is_simulated(device):
+        hint = (
+            "it is the simulator of another user: start one of your own, or have that one started "
+            "with --allow-other"
         )
-    elif error in _OPEN_HINTS:
-        message = f"{message}; {_OPEN_HINTS[error]}"
-    if more:
-        message = f"{message}; {more}"
-    return OSError(error, message, device)
+    elif error == errno.EISDIR:
+        hint = f"a simulator's device is the file in its folder: {os.path.join(device, 'kevent')}"
+    parts = (os.strerror(error), before, hint, after)
+    return OSError(error, "; ".join(filter(None, parts)), device)
 
 
-def _is_simulated(device: str) -> bool:
-    """Whether a device is in a simulator's mount, going by the table of mounts."""
-    folder = os.path.dirname(os.path.abspath(device))
-    try:
-        with open("/proc/self/mounts") as file:
-            return any(line.split()[1:3] == [folder, "fuse.pykevent"] for line in file)
-    except OSError:
-        return False
+def named_device_gone(device: str) -> str:
+    """What to say besides of a device that KEVENT_DEVICE names and that is not there."""
+    if os.path.dirname(os.path.abspath(device)) == "/dev":
+        return ""
+    return f"if a simulator served it, start that again {_AGAIN}"
 
 
 def call_error(error: int) -> OSError:
@@ -78,23 +101,49 @@ def call_error(error: int) -> OSError:
     message = os.strerror(error)
     if error in SIMULATOR_DIED:
         message = f"{message}; the simulator behind this queue has died: open another queue"
+        if os.environ.get("KEVENT_DEVICE"):
+            message = f"{message}, once it was started again {_AGAIN}"
     return OSError(error, message)
 
 
-def request_error(error: int, kind: int) -> OSError:
-    """The error of one request of type `kind`."""
-    message = os.strerror(error)
-    hint = _REQUEST_HINTS.get(error)
+def room_error(minimum: int, room: int) -> OSError:
+    """The error of a wait that wants more events than it has room for."""
+    message = os.strerror(errno.EINVAL)
+    return OSError(errno.EINVAL, f"{message}; min ({minimum}) is more than max ({room})")
+
+
+def request_error(error: int, kind: int, *, simulated: bool = False) -> OSError:
+    """The error of one request of type `kind`; `simulated` says that a simulator has refused it."""
+    hints = [os.strerror(error)]
     if error == errno.EPERM and kind == EventType.POLL:
-        hint = "this file cannot be polled; a regular file never can"
+        hints.append("this file cannot be polled; a regular file never can")
     elif error == errno.ELOOP and kind != EventType.PATH:
-        hint = (
+        hints.append(
             "a queue can watch neither itself nor what watches it; nor, where a thousand others "
             "watch it, anything that may be a queue of events itself"
         )
-    if hint is not None:
-        message = f"{message}; {hint}"
-    return OSError(error, message)
+    elif error in _REQUEST_HINTS:
+        more = _INVALID.get(kind, "") if error == errno.EINVAL else ""
+        hints.append(_REQUEST_HINTS[error] + more)
+    if simulated:
+        hints += _simulated_hint(error, kind)
+    return OSError(error, "; ".join(hints))
+
+
+def _simulated_hint(error: int, kind: int) -> list[str]:
+    if error == errno.EPERM and kind in _DESCRIPTORS:
+        either = "or " if kind == EventType.POLL else ""
+        return [either + _MAY_NOT_LOOK + _YAMA + _BY_ROOT]
+    if error == errno.EACCES and kind == EventType.PATH:
+        return [f"if you may read it yourself, {_MAY_NOT_LOOK}{_BY_ROOT}"]
+    if error == errno.EOPNOTSUPP and kind == EventType.POLL:
+        return ["or it is a file of another FUSE server, which no simulator can wait for"]
+    if error == errno.ELOOP and kind == EventType.PATH:
+        return [
+            "or the path leads through a link of /proc that jumps, such as /proc/self/cwd, which "
+            "no simulator follows; /proc/self/fd/N works"
+        ]
+    return []
 
 
 def closed_error() -> ValueError:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The queue: one open kevent device."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -13,9 +14,16 @@ from typing import Self
 
 from pykevent import abi, autostart, calls
 from pykevent.abi import EventType, Feature, FileKind, Flags, InodeEvents, PollEvents, SocketEvents
-from pykevent.errors import ChangesAppliedError, open_error, request_error
+from pykevent.errors import (
+    ChangesAppliedError,
+    named_device_gone,
+    open_error,
+    request_error,
+    room_error,
+)
 from pykevent.events import Event, parse_records
 from pykevent.handle import Handle
+from pykevent.mounts import is_simulated
 from pykevent.requests import Change, FileLike, Request, check_range, descriptor_of, removal
 from pykevent.timeouts import Deadline, make_deadline, no_wait
 
@@ -24,6 +32,7 @@ DEFAULT_DEVICE = "/dev/kevent"
 _RESULT = struct.Struct("=i")
 _REQUEST_RESULT: int = abi.kevent_request.result.offset
 _POST_RESULT: int = abi.kevent_post.result.offset
+_MEANT_OTHERWISE = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ELOOP)
 _MAX_CHANGES = (abi.MAX_SIZE - abi.WAIT_HEADER.size) // abi.REQUEST.size
 
 
@@ -74,13 +83,15 @@ class Queue:
         mode = os.O_RDWR | os.O_CLOEXEC | (os.O_NONBLOCK if nonblocking else 0)
         fd, name = _open(device, mode)
         self._handle = Handle(fd)
+        self._simulated: bool | None = None
         try:
             info = self.info()
         except OSError as error:
             self.close()
             raise open_error(error.errno or errno.EIO, name) from None
         version = info.version
-        if Feature.SIM in info.features:
+        self._simulated = Feature.SIM in info.features
+        if self._simulated:
             autostart.let_look(name)
         if version != abi.ABI_VERSION:
             self.close()
@@ -92,9 +103,19 @@ class Queue:
         """A queue of a descriptor that is open already.
 
         It is not duplicated: closing the queue closes it.  ValueError for a negative one.
+
+        Where a simulator serves it, and Yama has processes allow that (ptrace_scope 1), this lets
+        the simulator look at this process's descriptors.  A forked child has to allow it anew, for
+        which it is enough to call this, or `open`, there.
         """
         queue = cls.__new__(cls)
         queue._handle = Handle(descriptor_of(fd))
+        queue._simulated = None
+        if autostart.yama_asks():
+            with contextlib.suppress(OSError):
+                device = os.readlink(f"/proc/self/fd/{queue.fileno()}")
+                if is_simulated(device):
+                    autostart.let_look(device)
         return queue
 
     def __repr__(self) -> str:
@@ -177,7 +198,7 @@ class Queue:
         self._call(abi.ADD_PATH(len(name) + 1), buffer)
         (result,) = _RESULT.unpack_from(buffer, _REQUEST_RESULT)
         if result:
-            error = request_error(-result, EventType.PATH)
+            error = self._refused(-result, EventType.PATH)
             raise OSError(error.errno, error.strerror, path)
 
     def modify(self, request: Request) -> None:
@@ -243,7 +264,7 @@ class Queue:
         """
         (result,) = self.post_many([(ident, data)])
         if result:
-            raise request_error(-result, EventType.USER)
+            raise self._refused(-result, EventType.USER)
 
     def post_many(self, postings: Iterable[tuple[int, int]]) -> list[int]:
         """Post each (ident, data); returns 0 or -errno for each."""
@@ -358,7 +379,14 @@ class Queue:
     def _one(self, number: Callable[[int], int], request: Request) -> None:
         (result,) = self._many(number, (request,))
         if result:
-            raise request_error(-result, request.type)
+            raise self._refused(-result, request.type)
+
+    def _refused(self, error: int, kind: int) -> OSError:
+        """The error of a request, as this device means it."""
+        if self._simulated is None and error in _MEANT_OTHERWISE:
+            with contextlib.suppress(OSError, ValueError):
+                self._simulated = Feature.SIM in self.info().features
+        return request_error(error, kind, simulated=bool(self._simulated))
 
     def _wait(self, deadline: Deadline, minimum: int, room: int) -> list[Event]:
         while True:
@@ -405,6 +433,11 @@ class Queue:
         fd = self._handle.enter(waits_for)
         try:
             calls.ioctl(fd, number, buffer, blocking=waits_for > 0)
+        except OSError as error:
+            room: int = abi.WAIT_HEADER.unpack_from(buffer)[3]
+            if error.errno == errno.EINVAL and minimum > room:
+                raise room_error(minimum, room) from None
+            raise
         finally:
             self._handle.leave(waits_for)
         records: int = abi.WAIT_HEADER.unpack_from(buffer)[7]
@@ -414,24 +447,40 @@ class Queue:
 
 
 def open(device: str | os.PathLike[str] | None = None, *, nonblocking: bool = False) -> Queue:
-    """Open a queue, see `Queue`: of `device`, of $KEVENT_DEVICE, or of /dev/kevent."""
+    """Open a queue: of `device`, of what KEVENT_DEVICE names in the environment, or of /dev/kevent.
+
+    Where none is named and there is no /dev/kevent, a simulator is started for this process and
+    those that it starts later on; it ends a second after its last queue was closed, and the logger
+    `pykevent` says that it was started.  PYKEVENT_SIMULATOR=off in the environment forbids it;
+    while one runs that variable says where.
+
+    Raises FileNotFoundError where there is no device and a simulator cannot be started,
+    PermissionError, or another OSError, with a sentence about what to do.  See `Queue` for more.
+    """
     return Queue(device, nonblocking=nonblocking)
 
 
 def _open(device: str | os.PathLike[str] | None, mode: int) -> tuple[int, str]:
     """Open the device that is meant; its descriptor and its name."""
-    chosen = device or os.environ.get("KEVENT_DEVICE")
-    name = os.fspath(chosen or DEFAULT_DEVICE)
+    by_variable = os.environ.get("KEVENT_DEVICE")
+    name = os.fspath(device or by_variable or DEFAULT_DEVICE)
     try:
         return os.open(name, mode), name
     except OSError as error:
         number = error.errno or errno.EIO
-    if number != errno.ENOENT or chosen or not autostart.wanted():
+    if number != errno.ENOENT or device:
         raise open_error(number, name)
+    if by_variable:
+        raise open_error(number, name, after=named_device_gone(name))
+    if not autostart.wanted():
+        said = f"{autostart.VARIABLE}={os.environ[autostart.VARIABLE]}"
+        raise open_error(number, name, after=f"{said} forbids a simulator: unset it to have one")
     try:
         return autostart.open_device(mode)
     except autostart.CannotStartError as error:
-        raise open_error(number, name, f"the simulator cannot be started: {error}") from None
+        raise open_error(number, name, before=f"the simulator cannot be started: {error}") from None
+    except OSError as error:
+        raise open_error(error.errno or errno.EIO, str(error.filename or name)) from None
 
 
 def _kind_of(fileobj: FileLike) -> EventType:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Requests: what a queue is asked to watch, and one constructor for each source."""
 
+import operator
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,7 +60,11 @@ def identity_of(kind: int, ident: FileLike) -> int:
 
 
 def check_range(value: int, bits: int, what: str) -> int:
-    """`value` itself, or ValueError where that many bits do not hold it."""
+    """`value` itself; ValueError where that many bits do not hold it, TypeError if it is no int."""
+    try:
+        operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an int, not {value!r}") from None
     if not 0 <= value < 1 << bits:
         raise ValueError(f"{what} must be from 0 to 2**{bits} - 1, not {value}")
     return value

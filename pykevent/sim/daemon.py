@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shlex
 import signal
 import sys
 import threading
@@ -13,6 +14,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pykevent import mounts
+from pykevent.home import Home
 from pykevent.sim import mount
 from pykevent.sim.account import Limits
 
@@ -34,12 +37,29 @@ GRACE = 2.0
 
 @dataclass
 class Options:
-    """How a simulator is to be run."""
+    """How a simulator is to be run.
+
+    `log` is a file for its complaints.  `at_home` says that the mount point is in a folder made for
+    this simulator, see `pykevent.home`, which it holds, and takes away at its end.
+    """
 
     mountpoint: str
     until_unused: bool = False
     allow_other: bool = False
     limits: Limits = field(default_factory=Limits)
+    log: str | None = None
+    at_home: bool = False
+
+    def __post_init__(self) -> None:
+        # The working directory is going to be another.
+        self.mountpoint = os.path.abspath(self.mountpoint)
+        if self.log is not None:
+            self.log = os.path.abspath(self.log)
+
+    @property
+    def device(self) -> str:
+        """What is going to be served."""
+        return os.path.join(self.mountpoint, "kevent")
 
 
 class Daemon:
@@ -47,11 +67,13 @@ class Daemon:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._mountpoint = os.path.abspath(options.mountpoint)
+        self._mountpoint = options.mountpoint
+        self._home: Home | None = None
         self._server: Server | None = None
         self._made = False
         self._use = threading.Event()
         self._stopping = threading.Lock()
+        self._cleaning = threading.Lock()
 
     def run(self, ready: ReadyCall) -> int:
         """Serve until the end; returns the exit status.  CannotMountError where it cannot."""
@@ -60,6 +82,8 @@ class Daemon:
             raise mount.CannotMountError("\n".join(lacking))
         if self._options.allow_other:
             mount.check_allow_other()
+        if self._options.at_home:
+            self._home = _hold(self._mountpoint)
         self._made = mount.prepare(self._mountpoint)
         _raise_limits()
         os.environ["FUSE_THREAD_STACK"] = str(_STACK)
@@ -85,26 +109,35 @@ class Daemon:
         def begins(server: Server) -> None:
             self._server = server
 
+        found = mount.find_fusermount()
+
         def is_ready() -> None:
+            found.close()  # it is mounted
             if self._options.until_unused:
                 threading.Thread(target=self._await_unused, daemon=True).start()
             ready()
 
         everybody = {"allow_other": True} if self._options.allow_other or not os.geteuid() else {}
-        Server(
-            System(self._options.limits),
-            self._mountpoint,
-            begins,
-            is_ready,
-            self._use.set,
-            **everybody,
-        )
+        with found:
+            Server(
+                System(self._options.limits),
+                self._mountpoint,
+                begins,
+                is_ready,
+                self._use.set,
+                **everybody,
+            )
 
     def _clean_up(self) -> None:
-        mount.unmount(self._mountpoint)
-        if self._made or self._options.until_unused:
-            with contextlib.suppress(OSError):
-                os.rmdir(self._mountpoint)
+        # Unmounting ends what the main thread does, which must not end the process before all
+        # is done that is to be done here.
+        with self._cleaning:
+            mounts.unmount(self._mountpoint)
+            if self._home is not None:
+                self._home.remove()
+            elif self._made or self._options.until_unused:
+                with contextlib.suppress(OSError):
+                    os.rmdir(self._mountpoint)
 
     def _await_signal(self) -> None:
         signal.sigwait(_STOP)
@@ -143,23 +176,30 @@ class Daemon:
 
 
 class ReadyCall:
-    """Tells whoever started the simulator that it can be used."""
+    """Tells whoever started the simulator that it can be used; its complaints go to `log` then."""
+
+    def __init__(self, log: str | None = None) -> None:
+        self._log = -1 if log is None else _open_log(log)
 
     def __call__(self) -> None:
         """It can."""
+        if self._log >= 0:
+            os.dup2(self._log, 2)
 
 
 class _Printed(ReadyCall):
-    def __init__(self, mountpoint: str) -> None:
-        self._mountpoint = mountpoint
+    def __init__(self, options: Options) -> None:
+        super().__init__(options.log)
+        self._device = options.device
 
     def __call__(self) -> None:
-        path = os.path.join(self._mountpoint, "kevent")
-        print(f"serving {path}; to use it: export KEVENT_DEVICE={path}", flush=True)
+        print(f"serving {self._device}; {_to_use(self._device)}", flush=True)
+        super().__call__()
 
 
 class _Piped(ReadyCall):
-    def __init__(self, pipe: int) -> None:
+    def __init__(self, options: Options, pipe: int) -> None:
+        super().__init__(options.log)
         self._pipe = pipe
 
     def __call__(self) -> None:
@@ -168,8 +208,28 @@ class _Piped(ReadyCall):
         for fd in range(3):
             os.dup2(null, fd)
         os.close(null)
+        super().__call__()
         os.write(self._pipe, b"1")
         os.close(self._pipe)
+
+
+def _to_use(device: str) -> str:
+    return f"to use it: export KEVENT_DEVICE={shlex.quote(device)}"
+
+
+def _open_log(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        raise mount.CannotMountError(f"{path}: {error.strerror}") from None
+
+
+def _hold(mountpoint: str) -> Home:
+    try:
+        return Home.of(mountpoint)
+    except OSError as error:
+        raise mount.CannotMountError(f"{mountpoint}: its lock: {error.strerror}") from None
 
 
 def _raise_limits() -> None:
@@ -189,7 +249,7 @@ def _complain(error: mount.CannotMountError) -> int:
 def foreground(options: Options) -> int:
     """Serve in this process."""
     try:
-        return Daemon(options).run(_Printed(os.path.abspath(options.mountpoint)))
+        return Daemon(options).run(_Printed(options))
     except mount.CannotMountError as error:
         return _complain(error)
 
@@ -204,7 +264,7 @@ def background(options: Options) -> int:
             os.close(reader)
             os.setsid()
             os.chdir("/")
-            status = Daemon(options).run(_Piped(writer))
+            status = Daemon(options).run(_Piped(options, writer))
         except mount.CannotMountError as error:
             _complain(error)
         finally:
@@ -213,6 +273,7 @@ def background(options: Options) -> int:
     answer = os.read(reader, 1)
     os.close(reader)
     if answer:
+        print(f"serving {options.device}, process {child}; {_to_use(options.device)}", flush=True)
         return 0
     os.waitpid(child, 0)
     return 1

@@ -7,15 +7,20 @@ import contextlib
 import errno
 import importlib
 import os
+import queue
 import shutil
-import subprocess
+import tempfile
+import threading
 
+from pykevent.mounts import PROGRAMS, fusermount, mounted, unmount
 from pykevent.sim import syscalls
 
 FUSE_DEVICE = "/dev/fuse"
 FUSE_CONFIGURATION = "/etc/fuse.conf"
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 """What any call says of a mount whose server has died."""
+PATIENCE = 3.0
+"""Seconds that another server has to answer."""
 
 
 class CannotMountError(Exception):
@@ -26,7 +31,7 @@ def _fusepy() -> str | None:
     try:
         importlib.import_module("fuse")
     except ImportError:
-        return "fusepy is not installed: pip install 'pykevent[sim]'"
+        return "fusepy is not installed: pip install fusepy"
     except (OSError, AttributeError) as error:
         # What it raises where it finds no library.
         return f"libfuse 2 is not installed ({error}): apt-get install libfuse2"
@@ -50,9 +55,20 @@ def _device() -> str | None:
 
 
 def _fusermount() -> str | None:
-    if shutil.which("fusermount") is None:
-        return "fusermount is not installed: apt-get install fuse"
+    if fusermount() is None:
+        return "fusermount is not installed: apt-get install fuse3"
     return None
+
+
+def find_fusermount() -> contextlib.ExitStack:
+    """Let libfuse 2, which looks for fusermount, find a fusermount3 in its place, until closed."""
+    until = contextlib.ExitStack()
+    program = fusermount()
+    if program is not None and shutil.which(PROGRAMS[0]) is None:
+        folder = until.enter_context(tempfile.TemporaryDirectory(prefix="kevent-fusermount-"))
+        os.symlink(os.path.abspath(program), os.path.join(folder, PROGRAMS[0]))
+        os.environ["PATH"] = os.pathsep.join((folder, os.environ.get("PATH", os.defpath)))
+    return until
 
 
 def _descriptors() -> str | None:
@@ -94,26 +110,28 @@ def missing() -> list[str]:
     return [sentence for sentence in found if sentence is not None]
 
 
-def is_dead(mountpoint: str) -> bool:
-    """Whether a server was mounted there and has died."""
+def _check_dead(mountpoint: str, kind: str) -> None:
+    """CannotMountError where the server of what is mounted there lives."""
+    here = f"{mountpoint}: something is mounted here already"
+    answers: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            # What stat(2) says may be remembered from before.
+            os.scandir(mountpoint).close()
+            answers.put(0)
+        except OSError as error:
+            answers.put(error.errno or errno.EIO)
+
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        # What stat(2) says may be remembered from before.
-        os.scandir(mountpoint).close()
-    except OSError as error:
-        return error.errno in DEAD
-    return False
-
-
-def unmount(mountpoint: str) -> None:
-    """Take the mount away, also while it is in use."""
-    subprocess.run(
-        ["fusermount", "-u", "-q", "-z", "--", mountpoint],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-        timeout=10,
-    )
+        error = answers.get(timeout=PATIENCE)
+    except queue.Empty:
+        raise CannotMountError(f"{here}, and its server does not answer ({kind})") from None
+    if error == errno.EACCES:
+        raise CannotMountError(f"{here}, by another user ({kind})")
+    if error not in DEAD:
+        raise CannotMountError(here)
 
 
 def prepare(mountpoint: str) -> bool:
@@ -121,9 +139,11 @@ def prepare(mountpoint: str) -> bool:
 
     What an earlier crash left mounted is taken away.  CannotMountError where something is there.
     """
-    if is_dead(mountpoint):
+    kind = mounted(mountpoint)
+    if kind is not None:
+        _check_dead(mountpoint, kind)
         unmount(mountpoint)
-        if is_dead(mountpoint):
+        if mounted(mountpoint) is not None:
             raise CannotMountError(
                 f"{mountpoint}: a server that has died is still mounted here, and cannot be "
                 "unmounted: fusermount -u -z, or umount -l as root"
@@ -137,17 +157,8 @@ def prepare(mountpoint: str) -> bool:
     except OSError as error:
         raise CannotMountError(f"{mountpoint}: {error.strerror}") from None
     try:
-        if os.path.ismount(mountpoint):
-            raise CannotMountError(f"{mountpoint}: something is mounted here already")
         if os.listdir(mountpoint):
             raise CannotMountError(f"{mountpoint}: the directory is not empty")
     except OSError as error:
         raise CannotMountError(f"{mountpoint}: {error.strerror}") from None
     return made
-
-
-def remove(mountpoint: str) -> None:
-    """Take the mount away, and the directory if it can be."""
-    unmount(mountpoint)
-    with contextlib.suppress(OSError):
-        os.rmdir(mountpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import socket
 import statistics
@@ -15,15 +16,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runner.common import Failure
+from runner.common import TREE, Failure
 from runner.simulator import Simulator, eventually, mounted, processes
 
 import pykevent
-from pykevent import Queue, SocketEvents
-from pykevent.sim import mount
-from tests.conformance.support import Child, InThread, child, cookies, now, refused, waiting
+from pykevent import Queue, SocketEvents, mounts
+from pykevent.sim import daemon, server
+from tests.conformance.support import (
+    Child,
+    InThread,
+    child,
+    cookies,
+    now,
+    poll_bits,
+    refused,
+    waiting,
+)
 
 THREADS = 300
+
+assert server.LIBFUSE  # what a child without privileges needs is loaded
 
 
 def descriptors(pid: int) -> dict[str, str]:
@@ -167,6 +179,22 @@ def test_a_killed_simulator_leaves_no_mount_and_its_clients_a_sentence(
         pykevent.open(simulator.device)
 
 
+@pytest.mark.parametrize("end", [Simulator.kill, Simulator.terminate])
+def test_the_end_of_a_simulator_is_told_as_the_manual_page_says(
+    simulator: Simulator, queue: Queue, end: Callable[[Simulator], object]
+) -> None:
+    waiter = waiting(queue)
+    end(simulator)
+    with pytest.raises(OSError, match="has died") as caught:
+        waiter.result()
+    assert caught.value.errno == errno.ECONNABORTED
+    for _ in range(2):
+        with refused(errno.ENOTCONN):
+            queue.info()
+    assert poll_bits(queue.fileno(), select.POLLIN) == select.POLLERR
+    eventually(lambda: not mounted(simulator.folder), "the mount is gone")
+
+
 def test_a_simulator_that_is_told_to_end_does_so_although_somebody_waits(
     simulator: Simulator, queue: Queue
 ) -> None:
@@ -178,7 +206,7 @@ def test_a_simulator_that_is_told_to_end_does_so_although_somebody_waits(
 
 
 def test_a_simulator_that_is_unmounted_ends(simulator: Simulator) -> None:
-    mount.unmount(str(simulator.folder))
+    mounts.unmount(str(simulator.folder))
     assert simulator.wait() == 0
 
 
@@ -200,10 +228,13 @@ def test_what_a_crash_left_mounted_is_taken_away_by_the_next_one(place: Path) ->
         assert queue.info().kevents == 0
 
 
-def sim(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def sim(*words: str | Path, cwd: Path = TREE) -> subprocess.CompletedProcess[str]:
     """The command, which must end."""
     command = [sys.executable, "-m", "pykevent", "sim", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=20, check=False, cwd=cwd, env=environment
+    )
 
 
 def test_a_mount_point_in_use_is_refused_in_a_sentence(simulator: Simulator, queue: Queue) -> None:
@@ -211,6 +242,21 @@ def test_a_mount_point_in_use_is_refused_in_a_sentence(simulator: Simulator, que
     assert done.returncode == 1
     assert done.stderr == f"{simulator.folder}: something is mounted here already\n"
     assert queue.info().kevents == 0
+
+
+def test_a_mount_point_whose_server_does_not_answer_is_refused_in_a_sentence(
+    simulator: Simulator,
+) -> None:
+    os.kill(simulator.pid, signal.SIGSTOP)
+    try:
+        done = sim(simulator.folder)
+    finally:
+        os.kill(simulator.pid, signal.SIGCONT)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{simulator.folder}: something is mounted here already, and its server does not answer "
+        "(fuse.pykevent)\n",
+    )
 
 
 def test_a_mount_point_with_files_in_it_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -222,10 +268,93 @@ def test_a_mount_point_with_files_in_it_is_refused_in_a_sentence(tmp_path: Path)
 def test_a_simulator_in_the_background_can_be_used_when_the_command_returns(place: Path) -> None:
     folder = place / "mount"
     done = sim("--background", "--until-unused", folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    with pykevent.open(folder / "kevent") as queue:
+    assert (done.returncode, done.stderr) == (0, "")
+    device, pid = folder / "kevent", (folder / "pid").read_text().strip()
+    assert done.stdout == (
+        f"serving {device}, process {pid}; to use it: export KEVENT_DEVICE={device}\n"
+    )
+    with pykevent.open(device) as queue:
         queue.add(pykevent.user_event(1, cookie=3))
         queue.post(1)
         assert cookies(now(queue)) == [3]
     eventually(lambda: not mounted(folder) and not processes(folder), "it has ended")
     assert not folder.exists()
+
+
+def test_the_background_keeps_to_the_directory_of_who_started_it(place: Path) -> None:
+    done = sim("--background", "--log", "said", "a folder", cwd=place)
+    assert done.returncode == 0, done.stderr
+    folder = place / "a folder"
+    try:
+        assert mounted_at(folder)
+        assert f"export KEVENT_DEVICE='{folder}/kevent'\n" in done.stdout
+        with pykevent.open(folder / "kevent") as queue:
+            assert queue.info().kevents == 0
+    finally:
+        os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+    eventually(lambda: not mounted_at(folder) and not processes(folder), "it has ended")
+    assert not folder.exists()
+    assert (place / "said").read_text() == ""
+
+
+def mounted_at(folder: Path) -> bool:
+    """As mounted(), for a name with a space in it."""
+    return mounts.mounted(str(folder)) is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_complaints_of_one_in_the_background_are_in_its_log(place: Path) -> None:
+    folder, log = place / "mount", place / "log"
+    sees_nothing = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]
+    command = [*sees_nothing, sys.executable, "-m", "pykevent", "sim", "--background"]
+    subprocess.run([*command, "--log", log, folder], cwd=TREE, check=True, timeout=20)
+    near, far = socket.socketpair()
+    try:
+        with near, far, pykevent.open(folder / "kevent") as queue:
+            with pytest.raises(PermissionError, match="the simulator may not look at this process"):
+                queue.add(pykevent.socket_event(near, SocketEvents.RECV))
+            with pytest.raises(PermissionError, match=r"never can; or the simulator may not look"):
+                queue.add(pykevent.poll_event(near, 1))
+            with pytest.raises(PermissionError, match="the simulator may not look at this process"):
+                queue.add(pykevent.inode_event(os.open("/", os.O_RDONLY), 1))
+            with pytest.raises(PermissionError, match="if you may read it yourself, the simulator"):
+                queue.add_path("/", 1, 1)
+            # One that only has the descriptor is told the same.
+            other = Queue.fromfd(os.dup(queue.fileno()))
+            with other, pytest.raises(PermissionError, match="the simulator may not look"):
+                other.add(pykevent.socket_event(near, SocketEvents.RECV))
+    finally:
+        os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+    assert log.read_text().count("\n") == 1
+    assert "descriptors" in log.read_text()
+    eventually(lambda: not mounted(folder) and not processes(folder), "it has ended")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_the_mount_of_another_user_is_refused_in_a_sentence(place: Path) -> None:
+    place.chmod(0o777)
+    folder = place / "mount"
+    reader, writer = os.pipe()
+
+    class Tells(daemon.ReadyCall):
+        def __call__(self) -> None:
+            os.write(writer, b"x")
+
+    def serves() -> None:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        daemon.Daemon(daemon.Options(str(folder))).run(Tells())
+
+    try:
+        with child(serves):
+            os.close(writer)
+            assert os.read(reader, 1) == b"x"
+            done = sim(folder)
+            assert (done.returncode, done.stderr) == (
+                1,
+                f"{folder}: something is mounted here already, by another user (fuse.pykevent)\n",
+            )
+    finally:
+        os.close(reader)
+        eventually(lambda: not mounted(folder), "the mount is gone")

@@ -83,6 +83,12 @@ def test_a_number_that_its_field_does_not_hold_is_refused(request_: Request, wha
         request_.encode()
 
 
+@pytest.mark.parametrize("wrong", [object(), "1", 1.5, None])
+def test_what_is_no_number_is_refused_by_the_name_of_its_field(wrong: int) -> None:
+    with pytest.raises(TypeError, match="cookie must be an int, not"):
+        Request(5, 1, cookie=wrong).encode()
+
+
 def test_a_change_carries_its_op() -> None:
     request = pykevent.user_event(9, Flags.EDGE, cookie=3)
     assert decode(Change(Op.ADD, request)).op == Op.ADD
