@@ -366,6 +366,12 @@ def refusal(error: OSError) -> str:
             scope = int(file.read())
     except (OSError, ValueError):
         scope = 0
+    if scope > 1:
+        return (
+            f"{text}: Yama allows that to nobody{' but root' if scope == 2 else ''} "
+            f"(kernel.yama.ptrace_scope is {scope}); run the simulator as root, or where scope 3 "
+            "forbids that too, boot with a lower one"
+        )
     if scope:
         return (
             f"{text}: Yama allows that to ancestors only (kernel.yama.ptrace_scope is {scope}); "

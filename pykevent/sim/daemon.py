@@ -26,6 +26,7 @@ _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STACK = 1 << 20
 _SWITCH = 0.001  # seconds until a busy thread has to let another one run
 _DESCRIPTORS = 1 << 20
+_SPARE = 8
 
 FIRST_USE = 30.0
 """Seconds in which somebody has to open the device of a simulator that is to end when unused."""
@@ -74,6 +75,8 @@ class Daemon:
         self._use = threading.Event()
         self._stopping = threading.Lock()
         self._cleaning = threading.Lock()
+        self._spare: list[int] = []
+        """Descriptors that the end takes, where clients have used up all others."""
 
     def run(self, ready: ReadyCall) -> int:
         """Serve until the end; returns the exit status.  CannotMountError where it cannot."""
@@ -86,6 +89,7 @@ class Daemon:
             self._home = _hold(self._mountpoint)
         self._made = mount.prepare(self._mountpoint)
         _raise_limits()
+        self._spare = [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(_SPARE)]
         os.environ["FUSE_THREAD_STACK"] = str(_STACK)
         sys.setswitchinterval(_SWITCH)
         # From here on only the thread that waits for them sees these.
@@ -132,6 +136,8 @@ class Daemon:
         # Unmounting ends what the main thread does, which must not end the process before all
         # is done that is to be done here.
         with self._cleaning:
+            while self._spare:
+                os.close(self._spare.pop())
             mounts.unmount(self._mountpoint)
             if self._home is not None:
                 self._home.remove()

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from runner.simulator import Simulator
 
 import pykevent
-from pykevent import Flags, PollEvents, Queue, SocketEvents
+from pykevent import Flags, InodeEvents, PollEvents, Queue, SocketEvents
 from tests.conformance.support import cookies, eventually, now, one, refused
 
 RECV, SEND = SocketEvents.RECV, SocketEvents.SEND
@@ -109,6 +111,30 @@ def test_nothing_is_lost_to_those_who_have_their_descriptors(queue: Queue, pairs
     finally:
         for fd in files:
             os.close(fd)
+
+
+def test_one_that_has_none_left_can_still_be_ended(few: Simulator) -> None:
+    queues = []
+    with contextlib.suppress(OSError):
+        for _ in range(FEW):
+            queues.append(pykevent.open(few.device))
+            queues[-1].add(pykevent.timer_event(1, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        results = [add_path(queues[0], Path(folder, f"{number}")) for number in range(2 * FEW)]
+    assert errno.ENOSPC in results
+    for queue in queues:
+        queue.close()
+    assert few.terminate() == 0
+
+
+def add_path(queue: Queue, path: Path) -> int:
+    """Watch a new file; 0 or its errno."""
+    path.touch()
+    try:
+        queue.add_path(path, InodeEvents.MODIFY, ident=int(path.name))
+    except OSError as error:
+        return error.errno or -1
+    return 0
 
 
 def test_what_was_taken_is_given_back(few: Simulator, pairs: Pairs) -> None:
