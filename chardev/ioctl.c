@@ -26,7 +26,7 @@ static_assert(KEVENT_MAX_RECORDS == (KEVENT_MAX_SIZE -
 	sizeof(struct kevent_wait)) / sizeof(struct kevent_event));
 
 static int kevent_change(struct kevent_user *user, unsigned int op,
-			 const struct kevent_request *req)
+			 struct kevent_request *req)
 {
 	switch (op) {
 	case KEVENT_OP_ADD:
@@ -37,6 +37,16 @@ static int kevent_change(struct kevent_user *user, unsigned int op,
 		return kevent_remove(user, req);
 	}
 	return -EINVAL;
+}
+
+/* What REMOVE has to say of a transfer; with 0 there is nothing to be said. */
+static int kevent_put_report(struct kevent_request __user *to,
+			     const struct kevent_request *req)
+{
+	if (!req->param[0] && !req->param[1])
+		return 0;
+	return put_user(req->param[0], &to->param[0]) ?:
+	       put_user(req->param[1], &to->param[1]);
 }
 
 /*
@@ -83,6 +93,9 @@ static int kevent_change_all(struct kevent_user *user, unsigned int op,
 			return ret;
 		*changed += !ret;
 		if (put_user(ret, &reqs[i].result))
+			return -EFAULT;
+		if (!ret && (op ?: req.op) == KEVENT_OP_REMOVE &&
+		    kevent_put_report(&reqs[i], &req))
 			return -EFAULT;
 		cond_resched();
 	}

@@ -4,9 +4,10 @@
  *
  * Every ioctl on /dev/kevent takes one flat structure whose size is encoded in
  * the ioctl's number; batches are a header followed by an array, and the size
- * of both is encoded.  Nothing here contains a pointer, every field is of
- * fixed width and naturally aligned, so that a 32-bit program, a 64-bit one
- * and a server behind FUSE all see the same bytes.
+ * of both is encoded.  Nothing here contains a pointer, but for the address of
+ * a transfer's buffer, every field is of fixed width and naturally aligned, so
+ * that a 32-bit program, a 64-bit one and a server behind FUSE all see the same
+ * bytes.
  */
 #ifndef _KEVENT_UAPI_H
 #define _KEVENT_UAPI_H
@@ -23,6 +24,7 @@
 #define KEVENT_TIMER	4	/* a number you choose; KEVENT_TIMER_FIRED */
 #define KEVENT_USER	5	/* a number you choose; KEVENT_USER_POSTED */
 #define KEVENT_PATH	6	/* a number you choose; by ADD_PATH only */
+#define KEVENT_NAIO	7	/* a number you choose; KEVENT_NAIO_* */
 
 /*
  * KEVENT_SOCKET.  The bits of <poll.h> where there is one.  ERR and HUP are
@@ -52,6 +54,13 @@
 #define KEVENT_TIMER_FIRED	0x0001
 #define KEVENT_USER_POSTED	0x0001
 
+/* KEVENT_NAIO: one of these.  SENDFILE is not there yet: EOPNOTSUPP. */
+#define KEVENT_NAIO_RECV	0x0001	/* from a socket into memory */
+#define KEVENT_NAIO_SEND	0x0002	/* from memory to a socket */
+#define KEVENT_NAIO_SENDFILE	0x0004	/* from a file to a socket */
+/* bytes of one transfer */
+#define KEVENT_NAIO_MAX		0x7ffff000
+
 /* struct kevent_request, @flags.  No mode given means level. */
 #define KEVENT_EDGE		0x0001	/* one report for each new activity */
 #define KEVENT_ONESHOT		0x0002	/* removed by its delivery */
@@ -62,6 +71,7 @@
 #define KEVENT_ABSTIME		0x0040	/* TIMER: param[0] is a point in time */
 #define KEVENT_NOFOLLOW		0x0080	/* PATH: not through a last symlink */
 #define KEVENT_STALE		0x0100	/* REMOVE: see struct kevent_request */
+#define KEVENT_WAITALL		0x0200	/* NAIO RECV: not less than was asked for */
 
 /* struct kevent_request, @op: in KEVENT_IOC_CHANGE_WAIT only, else 0. */
 #define KEVENT_OP_ADD		1
@@ -79,7 +89,8 @@
  * @result:	out: 0 or -errno, for this request alone
  * @param:	TIMER: first expiry in ns, interval in ns (0: once), clock id;
  *		INODE, PATH: [0] how many events may queue up (0: the default);
- *		whatever is not named here is 0
+ *		NAIO: address of the buffer, its length in bytes, descriptor of
+ *		the socket; whatever is not named here is 0
  *
  * A descriptor stands for the open file it refers to at the time of the call,
  * as in epoll.  A kevent whose descriptor was closed here while another
@@ -88,6 +99,12 @@
  * MODIFY replaces @cookie, @flags, @events and @param, enables the kevent, and
  * looks at the source again.  REMOVE looks at @type, @ident and KEVENT_STALE;
  * the rest is 0.
+ *
+ * A NAIO kevent is one transfer, and removed by the one event that tells of its
+ * end; MODIFY does not take it.  REMOVE cancels it, returns when the kernel does
+ * not touch the buffer any more, and sets @param[0] to the bytes that were moved
+ * and @param[1] to the errno that its event would have told: 0 where it had
+ * ended well, ECANCELED where it had not ended.
  */
 struct kevent_request {
 	__u64 ident;
@@ -131,6 +148,8 @@ struct kevent_path {
 #define KEVENT_EVENT_OVERFLOW	0x02	/* inode events were lost before this */
 #define KEVENT_EVENT_NAME	0x04	/* an entry's name follows */
 #define KEVENT_EVENT_LAST	0x08	/* the kevent was removed by this */
+#define KEVENT_EVENT_ERROR	0x10	/* NAIO: it failed, @count is the errno */
+#define KEVENT_EVENT_TRUNCATED	0x20	/* NAIO: the datagram was longer */
 
 /**
  * struct kevent_event - one event delivered
@@ -139,9 +158,11 @@ struct kevent_path {
  * @data:	what the source knows: TIMER: expiries; USER: the data last
  *		posted; SOCKET: connections waiting (ACCEPT), or bytes to read,
  *		or else room to write, where KEVENT_BYTES asked for it;
- *		INODE, PATH: see KEVENT_INODE_RENAME and KEVENT_NAME_LENGTH
+ *		INODE, PATH: see KEVENT_INODE_RENAME and KEVENT_NAME_LENGTH;
+ *		NAIO: bytes moved, also where it failed
  * @count:	how many occurrences this one event stands for: expiries, posts,
- *		identical inode events in a row; it stops at 0xffffffff
+ *		identical inode events in a row; it stops at 0xffffffff.  With
+ *		KEVENT_EVENT_ERROR: an errno
  * @events:	what happened
  * @type:	KEVENT_SOCKET and so on
  * @flags:	KEVENT_EVENT_*
@@ -223,6 +244,7 @@ struct kevent_post {
 #define KEVENT_FEATURE_INODE	0x0004	/* KEVENT_INODE and KEVENT_PATH */
 #define KEVENT_FEATURE_TIMER	0x0008
 #define KEVENT_FEATURE_USER	0x0010
+#define KEVENT_FEATURE_NAIO	0x0020
 #define KEVENT_FEATURE_FDINFO	0x20000000	/* fdinfo lists the kevents */
 #define KEVENT_FEATURE_PARTIAL	0x40000000	/* events before an EFAULT count */
 #define KEVENT_FEATURE_SIM	0x80000000	/* served by the simulator */

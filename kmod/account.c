@@ -132,6 +132,7 @@ void kevent_account_put(struct kevent_account *account)
 	if (!last)
 		return;
 	kevent_inode_account_exit(account);
+	kevent_naio_account_exit(account);
 	kfree(account);
 }
 

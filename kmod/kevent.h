@@ -21,6 +21,7 @@
 #include "kevent_uapi.h"
 
 struct fsnotify_group;
+struct workqueue_struct;
 struct inode;
 struct seq_file;
 struct kevent;
@@ -66,6 +67,7 @@ struct kevent_item {
  * @events:	inode events that wait in them
  * @pins:	files that they hold
  * @inode_group: inode.c: of their marks, once there has been one
+ * @naio:	naio_lane.c: moves their transfers, once one had to wait
  * @node:	in the table of all accounts
  */
 struct kevent_account {
@@ -75,6 +77,7 @@ struct kevent_account {
 	atomic_long_t events;
 	atomic_long_t pins;
 	struct fsnotify_group *inode_group;
+	struct workqueue_struct *naio;
 	struct hlist_node node;
 };
 
@@ -157,6 +160,9 @@ struct kevent_target {
  *		been taken over.  Under the queue's mutex, may sleep; may be NULL
  * @dequeue:	takes a kevent off its storage; no callback runs after it.
  *		Under the queue's mutex, may sleep
+ * @cancel:	before @dequeue, where the caller removes the kevent: says in the
+ *		parameters of the request how far it came; no callback runs
+ *		after it, either.  Under the queue's mutex, may sleep; may be NULL
  * @release:	frees what @dequeue left for the last claim; may be NULL
  * @poll:	what @events hold now, and, where @event is not NULL, its data: a
  *		source whose events are a condition.  Claimed, no lock held, may
@@ -193,6 +199,7 @@ struct kevent_ops {
 	int (*modify)(struct kevent *k, const struct kevent_request *req,
 		      const struct kevent_target *target);
 	void (*dequeue)(struct kevent *k);
+	void (*cancel)(struct kevent *k, struct kevent_request *req);
 	void (*release)(struct kevent *k);
 	u32 (*poll)(struct kevent *k, struct kevent_event *event);
 	void (*peek)(struct kevent *k, struct kevent_item *item,
@@ -256,6 +263,7 @@ extern const struct kevent_ops kevent_inode_ops;
 extern const struct kevent_ops kevent_path_ops;
 extern const struct kevent_ops kevent_timer_ops;
 extern const struct kevent_ops kevent_user_ops;
+extern const struct kevent_ops kevent_naio_ops;
 
 /* queue.c */
 struct kevent_user *kevent_user_alloc(void);
@@ -266,7 +274,7 @@ int kevent_add(struct kevent_user *user, const struct kevent_request *req);
 int kevent_add_path(struct kevent_user *user, const struct kevent_request *req,
 		    const char *name);
 int kevent_modify(struct kevent_user *user, const struct kevent_request *req);
-int kevent_remove(struct kevent_user *user, const struct kevent_request *req);
+int kevent_remove(struct kevent_user *user, struct kevent_request *req);
 int kevent_post(struct kevent_user *user, u64 ident, u64 data);
 int kevent_info(struct kevent_user *user, struct kevent_info *info);
 int kevent_show(struct kevent_user *user, struct seq_file *m);
@@ -377,6 +385,15 @@ static inline void kevent_inode_account_exit(struct kevent_account *account)
 static inline u32 kevent_inode_limit(void)
 {
 	return 0;
+}
+#endif
+
+#ifdef KEVENT_HAVE_NAIO
+int kevent_naio_account_init(struct kevent_account *account);
+void kevent_naio_account_exit(struct kevent_account *account);
+#else
+static inline void kevent_naio_account_exit(struct kevent_account *account)
+{
 }
 #endif
 

@@ -10,6 +10,7 @@
  *	close bucket, watch->lock
  *				close.c, inode.c: a storage against its kevents
  *	the provider's lock	wait-queue head of the watched file
+ *	lane->lock		naio_lane.c: transfers of a socket
  *	user->lock		ready list, state of kevents, waiters
  *
  * user->poll_wait's own lock is taken below all of these but user->lock, which
@@ -30,6 +31,8 @@
  *			counts
  *	close bucket	a kevent's place in the table of watched closes, and
  *			its hooks into a file that it does not hold
+ *	lane->lock	which transfers wait for a socket, and which is being
+ *			moved; never held together with user->lock
  *
  * The life of a kevent
  * --------------------
@@ -616,13 +619,14 @@ static int kevent_remove_stale(struct kevent_user *user,
 /**
  * kevent_remove - remove a kevent
  * @user:	the queue
- * @req:	the request, not trusted
+ * @req:	the request, not trusted; on success its parameters are what there
+ *		is to say of how far the kevent came, or 0
  *
  * No WAIT that starts after this delivers the kevent.
  *
  * Return: 0 or -errno
  */
-int kevent_remove(struct kevent_user *user, const struct kevent_request *req)
+int kevent_remove(struct kevent_user *user, struct kevent_request *req)
 {
 	const struct kevent_ops *ops = kevent_type(req->type);
 	bool stale = req->flags & KEVENT_STALE;
@@ -651,6 +655,8 @@ int kevent_remove(struct kevent_user *user, const struct kevent_request *req)
 	k = kevent_find(user, req->type, req->ident, target.object);
 	if (!k)
 		goto unlock;
+	if (ops->cancel)
+		ops->cancel(k, req);
 	kevent_destroy(k);
 	ret = 0;
 unlock:

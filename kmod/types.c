@@ -47,10 +47,15 @@ static const struct {
 	  &kevent_user_ops
 #endif
 	},
+	{ KEVENT_NAIO, KEVENT_FEATURE_NAIO,
+#ifdef KEVENT_HAVE_NAIO
+	  &kevent_naio_ops
+#endif
+	},
 };
 
 /* by type */
-static struct kmem_cache *kevent_caches[KEVENT_PATH + 1];
+static struct kmem_cache *kevent_caches[KEVENT_NAIO + 1];
 unsigned int kevent_features;
 
 static int kevent_type_init(const struct kevent_ops *ops)

@@ -30,6 +30,7 @@ class EventType(IntEnum):
     TIMER = 4
     USER = 5
     PATH = 6
+    NAIO = 7
 
 
 class SocketEvents(IntFlag, boundary=KEEP):
@@ -88,6 +89,14 @@ class UserEvents(IntFlag, boundary=KEEP):
     POSTED = 0x0001
 
 
+class NaioEvents(IntFlag, boundary=KEEP):
+    """Mask of `EventType.NAIO`: what is transferred where.  SENDFILE is not there yet."""
+
+    RECV = 0x0001
+    SEND = 0x0002
+    SENDFILE = 0x0004
+
+
 class Flags(IntFlag, boundary=KEEP):
     """Mode and options of a request.  No mode given means level."""
 
@@ -100,6 +109,7 @@ class Flags(IntFlag, boundary=KEEP):
     ABSTIME = 0x0040
     NOFOLLOW = 0x0080
     STALE = 0x0100
+    WAITALL = 0x0200
 
 
 class Op(IntEnum):
@@ -117,6 +127,8 @@ class EventFlags(IntFlag, boundary=KEEP):
     OVERFLOW = 0x02
     NAME = 0x04
     LAST = 0x08
+    ERROR = 0x10
+    TRUNCATED = 0x20
 
 
 class WaitFlags(IntFlag, boundary=KEEP):
@@ -133,6 +145,7 @@ class Feature(IntFlag, boundary=KEEP):
     INODE = 0x0004
     TIMER = 0x0008
     USER = 0x0010
+    NAIO = 0x0020
     FDINFO = 0x20000000
     PARTIAL = 0x40000000
     SIM = 0x80000000
@@ -153,6 +166,8 @@ class FileKind(IntFlag, boundary=KEEP):
 
 
 WAIT_FOREVER = 2**64 - 1
+NAIO_MAX = 0x7FFFF000
+"""Bytes that one transfer moves at most."""
 
 
 class kevent_request(ctypes.Structure):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from pykevent.abi import Feature
+from pykevent.abi import EventType, Feature
 from pykevent.sim.inode import InodeKevent, PathKevent
 from pykevent.sim.kevent import Kevent, RefusedError
 from pykevent.sim.poll import PollKevent
@@ -22,6 +22,7 @@ _KINDS: tuple[type[Kevent], ...] = (
     UserKevent,
 )
 _TYPES = {kind.type: kind for kind in _KINDS}
+_NOT_HERE = {EventType.NAIO}
 
 FEATURES = int(Feature.SIM)
 for _kind in _KINDS:
@@ -29,8 +30,9 @@ for _kind in _KINDS:
 
 
 def type_of(number: int) -> type[Kevent]:
-    """The type of that number; ENXIO where there is none."""
+    """The type of that number; ENXIO where there is none, EOPNOTSUPP for one of the module's."""
     try:
         return _TYPES[number]
     except KeyError:
-        raise RefusedError(errno.ENXIO) from None
+        known = number in _NOT_HERE
+        raise RefusedError(errno.EOPNOTSUPP if known else errno.ENXIO) from None

@@ -21,7 +21,7 @@ from .kernels import Kernel, fetch, fill, line_of, with_sources
 FOLDERS = ("kmod", "chardev")
 SOURCES = ("*.c", "*.h")
 # Each can be left out of a build.
-EVENT_SOURCES = ("SOCKET", "POLL", "INODE", "TIMER", "USER")
+EVENT_SOURCES = ("SOCKET", "POLL", "INODE", "TIMER", "USER", "NAIO")
 LIMIT = 900.0
 # checkpatch and its word lists come from the source package of this series.
 CHECKPATCH_SERIES = "6.12"

@@ -118,7 +118,7 @@ def _request(draw: Draw, cast: tuple[str, ...], op: Op, changes: bool) -> Reques
         if ident in (90, 110) and type == INODE:
             ident = 117
     elif wrong == 35:
-        return Request(draw(pick((0, 7, 0xFFFF))), ident, events, op=given_op)
+        return Request(draw(pick((0, 9, 0xFFFF))), ident, events, op=given_op)
     elif wrong == 34:
         given_op = draw(pick((0, 1, 2, 3, 4)))
     return Request(int(type), ident, events, int(flags), cookie, given_op, params)

@@ -32,8 +32,8 @@ static void info_tells_version_features_and_limits(void)
 	struct kevent_info info = queue_info(q);
 	uint32_t known = KEVENT_FEATURE_SOCKET | KEVENT_FEATURE_POLL |
 			 KEVENT_FEATURE_INODE | KEVENT_FEATURE_TIMER |
-			 KEVENT_FEATURE_USER | KEVENT_FEATURE_FDINFO |
-			 KEVENT_FEATURE_PARTIAL;
+			 KEVENT_FEATURE_USER | KEVENT_FEATURE_NAIO |
+			 KEVENT_FEATURE_FDINFO | KEVENT_FEATURE_PARTIAL;
 	size_t i;
 
 	CHECK_EQ(info.version, KEVENT_ABI_VERSION);

@@ -238,7 +238,7 @@ static void bare_module(void *arg)
 {
 	static const uint16_t types[] = {
 		KEVENT_SOCKET, KEVENT_POLL, KEVENT_INODE, KEVENT_TIMER,
-		KEVENT_USER,
+		KEVENT_USER, KEVENT_NAIO,
 	};
 	struct kevent_event ev;
 	size_t i;
@@ -253,7 +253,7 @@ static void bare_module(void *arg)
 	for (i = 0; i < ARRAY_SIZE(types); i++)
 		CHECK_EQ(add(q, types[i], 0, 1, 0, 0), -EOPNOTSUPP);
 	CHECK_EQ(add_path(q, 1, "/", KEVENT_INODE_CREATE, 0, 0), -EOPNOTSUPP);
-	CHECK_EQ(add(q, 7, 0, 1, 0, 0), -ENXIO);
+	CHECK_EQ(add(q, KEVENT_NAIO + 1, 0, 1, 0, 0), -ENXIO);
 	CHECK_EQ(wait_events(q, &ev, 1, 1, NSEC_PER_MSEC), 0);
 	close(q);
 	module_unload_soon();

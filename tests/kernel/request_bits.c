@@ -243,7 +243,7 @@ static void each_unknown_type_is_enxio(void)
 	unsigned int type, nr;
 
 	for (type = 0; type <= 0xffff; type++) {
-		if (type >= KEVENT_SOCKET && type <= KEVENT_PATH)
+		if (type >= KEVENT_SOCKET && type <= KEVENT_NAIO)
 			continue;
 		/* All of them near the known ones, then one bit at a time. */
 		if (type > 64 && (type & (type - 1)) && type != 0xffff)

@@ -43,6 +43,7 @@ ENUMERATIONS: list[tuple[str, type[enum.IntEnum] | type[enum.IntFlag]]] = [
     ("KEVENT_INODE_", abi.InodeEvents),
     ("KEVENT_TIMER_", abi.TimerEvents),
     ("KEVENT_USER_", abi.UserEvents),
+    ("KEVENT_NAIO_", abi.NaioEvents),
     ("KEVENT_OP_", abi.Op),
     ("KEVENT_EVENT_", abi.EventFlags),
     ("KEVENT_WAIT_", abi.WaitFlags),
@@ -53,6 +54,7 @@ ENUMERATIONS: list[tuple[str, type[enum.IntEnum] | type[enum.IntFlag]]] = [
 NUMBERS = [
     "ABI_VERSION",
     "WAIT_FOREVER",
+    "NAIO_MAX",
     "EVENT_RECORDS",
     "IOC_MAGIC",
     "IOC_NR_INFO",

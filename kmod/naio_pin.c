@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The caller's memory, held while the kernel may touch it though the caller is
+ * elsewhere.
+ *
+ * Pages are charged as those that RDMA pins are: to the process, against its
+ * RLIMIT_MEMLOCK, before the first of them is pinned.  /proc/PID/status shows
+ * the sum as VmPin.  Whatever was pinned is unpinned by kevent_unpin(), which
+ * forgets it, and nothing else does.
+ */
+#include <linux/capability.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "naio.h"
+
+/* Pages that are looked up, or let go of, in one go. */
+#define KEVENT_PIN_BATCH	32
+
+static bool kevent_pin_charge(struct kevent_pin *pin, unsigned long pages)
+{
+	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+	struct mm_struct *mm = current->mm;
+
+	if (atomic64_add_return(pages, &mm->pinned_vm) > limit &&
+	    !capable(CAP_IPC_LOCK)) {
+		atomic64_sub(pages, &mm->pinned_vm);
+		return false;
+	}
+	/* the process may end before the transfer does */
+	mmgrab(mm);
+	pin->mm = mm;
+	pin->charged = pages;
+	return true;
+}
+
+/* Pins up to a batch of pages from @start on: how many, or -errno. */
+static int kevent_pin_batch(struct kevent_pin *pin, unsigned long start,
+			    unsigned long pages)
+{
+	unsigned int flags = FOLL_LONGTERM | (pin->dirty ? FOLL_WRITE : 0);
+	struct page *page[KEVENT_PIN_BATCH];
+	int i, nr;
+
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	nr = pin_user_pages_fast(start, min_t(unsigned long, pages, ARRAY_SIZE(page)),
+				 flags, page);
+	if (!nr)
+		return -EFAULT;
+	for (i = 0; i < nr; i++)
+		bvec_set_page(&pin->bvec[pin->nr++], page[i], PAGE_SIZE, 0);
+	return nr;
+}
+
+/**
+ * kevent_pin_user - pin memory of the current process
+ * @pin:	zeroed; to be let go of by kevent_unpin() also after a failure
+ * @start:	address
+ * @length:	bytes, from 0 to KEVENT_NAIO_MAX
+ * @write:	it will be written to
+ * @iter:	made to go through that memory
+ *
+ * Return: 0 or -errno, where nothing is pinned
+ */
+int kevent_pin_user(struct kevent_pin *pin, unsigned long start, size_t length,
+		    bool write, struct iov_iter *iter)
+{
+	unsigned int offset = offset_in_page(start);
+	unsigned long pages = DIV_ROUND_UP(offset + length, PAGE_SIZE);
+	unsigned long first = start - offset;
+	int ret = -ENOMEM;
+
+	pin->dirty = write;
+	if (!length)
+		pages = 0;
+	if (!kevent_pin_charge(pin, pages))
+		return -ENOMEM;
+	pin->bvec = pin->inline_bvec;
+	if (pages > ARRAY_SIZE(pin->inline_bvec))
+		pin->bvec = kvmalloc_array(pages, sizeof(*pin->bvec), KEVENT_GFP);
+	if (!pin->bvec)
+		goto unpin;
+	while (pin->nr < pages) {
+		ret = kevent_pin_batch(pin, first + pin->nr * PAGE_SIZE,
+				       pages - pin->nr);
+		if (ret < 0)
+			goto unpin;
+		cond_resched();
+	}
+	iov_iter_bvec(iter, write ? ITER_DEST : ITER_SOURCE, pin->bvec, pages,
+		      pages * PAGE_SIZE);
+	iov_iter_advance(iter, offset);
+	iov_iter_truncate(iter, length);
+	return 0;
+
+unpin:
+	kevent_unpin(pin);
+	return ret;
+}
+
+/**
+ * kevent_unpin - let go of pinned memory, if there is any
+ * @pin:	the pages; nobody touches them any more
+ */
+void kevent_unpin(struct kevent_pin *pin)
+{
+	struct page *page[KEVENT_PIN_BATCH];
+	unsigned long i = 0;
+
+	if (!pin->mm)
+		return;
+	while (i < pin->nr) {
+		unsigned int nr = 0;
+
+		while (i < pin->nr && nr < ARRAY_SIZE(page))
+			page[nr++] = pin->bvec[i++].bv_page;
+		unpin_user_pages_dirty_lock(page, nr, pin->dirty);
+		cond_resched();
+	}
+	if (pin->bvec != pin->inline_bvec)
+		kvfree(pin->bvec);
+	atomic64_sub(pin->charged, &pin->mm->pinned_vm);
+	mmdrop(pin->mm);
+	*pin = (struct kevent_pin){};
+}
