@@ -20,6 +20,7 @@ from pykevent.abi import (
     FileKind,
     Flags,
     InodeEvents,
+    NaioEvents,
     Op,
     PollEvents,
     SocketEvents,
@@ -37,12 +38,14 @@ from pykevent.requests import (
     HasFileno,
     Request,
     inode_event,
+    naio_event,
     poll_event,
     socket_event,
     timer_event,
     user_event,
 )
 from pykevent.selector import KeventSelector
+from pykevent.transfers import Transfer
 
 __version__ = "0.1.0"
 
@@ -62,15 +65,18 @@ __all__ = [
     "Info",
     "InodeEvents",
     "KeventSelector",
+    "NaioEvents",
     "Op",
     "PollEvents",
     "Queue",
     "Request",
     "SocketEvents",
     "TimerEvents",
+    "Transfer",
     "UserEvents",
     "WaitFlags",
     "inode_event",
+    "naio_event",
     "parse_records",
     "poll_event",
     "socket_event",

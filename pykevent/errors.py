@@ -44,6 +44,16 @@ _INVALID: dict[int, str] = {
     EventType.TIMER: ", or a clock that is none of the three, or a time beyond 2**63 ns",
 }
 _INVALID[EventType.PATH] = _INVALID[EventType.INODE]
+_INVALID[EventType.NAIO] = ", or neither RECV nor SEND, or an empty buffer to receive into"
+
+_NAIO_HINTS = {
+    errno.EOPNOTSUPP: "this type of event was left out when the module was built, or this kind of "
+    "socket is not supported: TCP and UDP are, and receiving from UNIX sockets",
+    errno.ENOMEM: "buffers of transfers that wait are pinned, and RLIMIT_MEMLOCK (ulimit -l) says "
+    "how much one process may pin",
+    errno.EFAULT: "a buffer to receive into has to be writable, and may not be a file's shared "
+    "mapping",
+}
 
 _DESCRIPTORS = (EventType.SOCKET, EventType.POLL, EventType.INODE)
 
@@ -122,6 +132,8 @@ def request_error(error: int, kind: int, *, simulated: bool = False) -> OSError:
             "a queue can watch neither itself nor what watches it; nor, where a thousand others "
             "watch it, anything that may be a queue of events itself"
         )
+    elif kind == EventType.NAIO and error in _NAIO_HINTS:
+        hints.append(_NAIO_HINTS[error])
     elif error in _REQUEST_HINTS:
         more = _INVALID.get(kind, "") if error == errno.EINVAL else ""
         hints.append(_REQUEST_HINTS[error] + more)

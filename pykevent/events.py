@@ -9,6 +9,7 @@ from pykevent.abi import (
     EventFlags,
     EventType,
     InodeEvents,
+    NaioEvents,
     PollEvents,
     SocketEvents,
     TimerEvents,
@@ -26,9 +27,10 @@ _MASKS: dict[int, type[IntFlag]] = {
     EventType.TIMER: TimerEvents,
     EventType.USER: UserEvents,
     EventType.PATH: InodeEvents,
+    EventType.NAIO: NaioEvents,
 }
 
-EventMask = SocketEvents | PollEvents | InodeEvents | TimerEvents | UserEvents | int
+EventMask = SocketEvents | PollEvents | InodeEvents | TimerEvents | UserEvents | NaioEvents | int
 """The mask of an event: which class depends on its type, a plain int where that is unknown."""
 
 
@@ -39,9 +41,10 @@ class Event:
     `type`, `ident` and `cookie` are those of the request; `ident` is a descriptor's number for
     SOCKET, POLL and INODE.  `events` is what happened.  `data` is what the source knows: expiries
     of a timer, the number last posted to a user kevent, connections waiting on a listening
-    socket, bytes to read or room to write where `Flags.BYTES` asked for it.  `count` is how many
-    occurrences this event stands for; it stops at 0xffffffff.  `name` is the entry's name of an
-    inode event that has one, as bytes (`os.fsdecode` makes it a str).
+    socket, bytes to read or room to write where `Flags.BYTES` asked for it, bytes that a transfer
+    has moved.  `count` is how many occurrences this event stands for; it stops at 0xffffffff.
+    `name` is the entry's name of an inode event that has one, as bytes (`os.fsdecode` makes it a
+    str).
     """
 
     type: EventType | int
@@ -67,6 +70,16 @@ class Event:
     def overflow(self) -> bool:
         """Whether inode events were lost before this one."""
         return bool(self.flags & EventFlags.OVERFLOW)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether a datagram was longer than the buffer of the transfer."""
+        return bool(self.flags & EventFlags.TRUNCATED)
+
+    @property
+    def error(self) -> int:
+        """The errno with which a transfer has failed; 0 where it has not."""
+        return self.count if self.flags & EventFlags.ERROR else 0
 
     @property
     def rename(self) -> int:

@@ -10,10 +10,19 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pykevent import abi, autostart, calls
-from pykevent.abi import EventType, Feature, FileKind, Flags, InodeEvents, PollEvents, SocketEvents
+from pykevent.abi import (
+    EventType,
+    Feature,
+    FileKind,
+    Flags,
+    InodeEvents,
+    NaioEvents,
+    PollEvents,
+    SocketEvents,
+)
 from pykevent.errors import (
     ChangesAppliedError,
     named_device_gone,
@@ -24,8 +33,17 @@ from pykevent.errors import (
 from pykevent.events import Event, parse_records
 from pykevent.handle import Handle
 from pykevent.mounts import is_simulated
-from pykevent.requests import Change, FileLike, Request, check_range, descriptor_of, removal
+from pykevent.requests import (
+    Change,
+    FileLike,
+    Request,
+    check_range,
+    descriptor_of,
+    naio_event,
+    removal,
+)
 from pykevent.timeouts import Deadline, make_deadline, no_wait
+from pykevent.transfers import Exported, Transfer, Transfers
 
 DEFAULT_DEVICE = "/dev/kevent"
 
@@ -83,6 +101,7 @@ class Queue:
         mode = os.O_RDWR | os.O_CLOEXEC | (os.O_NONBLOCK if nonblocking else 0)
         fd, name = _open(device, mode)
         self._handle = Handle(fd)
+        self._transfers = Transfers()
         self._simulated: bool | None = None
         try:
             info = self.info()
@@ -110,6 +129,7 @@ class Queue:
         """
         queue = cls.__new__(cls)
         queue._handle = Handle(descriptor_of(fd))
+        queue._transfers = Transfers()
         queue._simulated = None
         if autostart.yama_asks():
             with contextlib.suppress(OSError):
@@ -149,9 +169,19 @@ class Queue:
         A thread that waits in it is woken, and gets ValueError, or the events which it had
         already.  The descriptor itself is closed as soon as no call is in progress.  Where the
         device has no room for one more kevent a waiting thread cannot be woken: a RuntimeWarning
-        says so, and its wait goes on until it ends by itself.
+        says so, and its wait goes on until it ends by itself.  Transfers of this queue object are
+        cancelled.
         """
-        self._handle.close()
+        with self._transfers.lock:
+            if not self._handle.closed:
+                self._cancel_all()
+            self._handle.close()
+
+    def __del__(self) -> None:
+        # Others may hold the same queue, for whom the kernel would go on to move bytes.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            if self._transfers.pending() and not self._handle.closed:
+                self._cancel_all()
 
     # Changing what is watched
 
@@ -274,6 +304,34 @@ class Queue:
         ]
         return self._batch(abi.POST, entries, abi.MAX_POSTS, _POST_RESULT)
 
+    # Transfers
+
+    def recv_into(
+        self, fileobj: FileLike, buffer: Any, *, waitall: bool = False, cookie: int = 0
+    ) -> Transfer:
+        """Have the kernel receive from a socket into a buffer; ioctl ADD.
+
+        The event tells how many bytes, 0 at the end of the stream: any number, or with `waitall`
+        as many as the buffer holds unless the stream ends before.  Of a datagram what does not fit
+        is lost, and said to be.  Transfers of one socket end in the order they were asked for.
+
+        The buffer cannot be resized or freed until then.  Raises BufferError where it cannot be
+        written to; OSError with ENOMEM past RLIMIT_MEMLOCK, EINVAL for an empty buffer, EOPNOTSUPP
+        for a kind of socket that is not supported, otherwise as `add`.
+        """
+        flags = Flags.WAITALL if waitall else Flags(0)
+        exported = Exported(buffer, writable=True)
+        return self._transfer(NaioEvents.RECV, fileobj, exported, flags, cookie)
+
+    def send(self, fileobj: FileLike, data: Any, *, cookie: int = 0) -> Transfer:
+        """Have the kernel send all of `data`, any bytes-like object, by a socket; ioctl ADD.
+
+        The event comes when the socket has taken every byte, which is not to say that the peer
+        has.  Raises as `recv_into`.
+        """
+        exported = Exported(data, writable=False)
+        return self._transfer(NaioEvents.SEND, fileobj, exported, Flags(0), cookie)
+
     # Waiting
 
     def wait(
@@ -345,6 +403,37 @@ class Queue:
         return Info(version, Feature(features), FileKind(pinned), *rest[:7])
 
     # Inside
+
+    def _transfer(
+        self, kind: NaioEvents, fileobj: FileLike, exported: Exported, flags: Flags, cookie: int
+    ) -> Transfer:
+        def submit(ident: int) -> None:
+            self.add(
+                naio_event(ident, kind, fileobj, exported.address, exported.length, flags, cookie)
+            )
+
+        return self._transfers.add(exported, self._cancel, submit)
+
+    def _cancel(self, transfer: Transfer) -> bool:
+        """Remove a transfer; False where its event is on its way, or was delivered."""
+        if transfer.done:
+            return False
+        entry = removal(EventType.NAIO, transfer.ident).encode()
+        buffer = bytearray(abi.BATCH.pack(1, 0, 0) + entry)
+        self._call(abi.REMOVE(1), buffer)
+        _, _, _, _, _, _, result, moved, error, _ = abi.REQUEST.unpack_from(buffer, abi.BATCH.size)
+        if result == -errno.ENOENT:
+            return False
+        if result:
+            raise self._refused(-result, EventType.NAIO)
+        self._transfers.removed(transfer, moved, error)
+        return True
+
+    def _cancel_all(self) -> None:
+        for transfer in self._transfers.pending():
+            if not self._cancel(transfer):
+                # No event of it will be looked at, and the kernel is done with it.
+                self._transfers.removed(transfer, 0, errno.ECANCELED)
 
     def _call(self, number: int, buffer: bytearray) -> None:
         """A call that does not wait.  Interrupted, it has done nothing and is made again."""
@@ -443,6 +532,9 @@ class Queue:
         records: int = abi.WAIT_HEADER.unpack_from(buffer)[7]
         start = abi.WAIT_HEADER.size + changes * abi.REQUEST.size
         events = parse_records(memoryview(buffer)[start : start + records * abi.EVENT.size])
+        for event in events:
+            if event.type == EventType.NAIO:
+                self._transfers.delivered(event)
         return self._handle.delivered(events)
 
 

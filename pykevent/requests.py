@@ -11,6 +11,7 @@ from pykevent.abi import (
     EventType,
     Flags,
     InodeEvents,
+    NaioEvents,
     Op,
     PollEvents,
     SocketEvents,
@@ -203,3 +204,21 @@ def timer_event(
 def user_event(ident: int, flags: Flags | int = 0, cookie: int = 0) -> Request:
     """A kevent that `Queue.post` makes ready, from any thread."""
     return Request(EventType.USER, ident, UserEvents.POSTED, flags, cookie)
+
+
+def naio_event(
+    ident: int,
+    events: NaioEvents | int,
+    fileobj: FileLike,
+    address: int,
+    length: int,
+    flags: Flags | int = 0,
+    cookie: int = 0,
+) -> Request:
+    """A transfer between a socket and `length` bytes of this process's memory at `address`.
+
+    The memory has to stay what it is until the event has arrived or the kevent was removed;
+    `Queue.recv_into` and `Queue.send` see to that.  `Flags.WAITALL`: all of it, not any part.
+    """
+    params = (address, length, descriptor_of(fileobj))
+    return Request(EventType.NAIO, ident, events, flags, cookie, params)

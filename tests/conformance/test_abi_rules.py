@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 import pykevent
-from pykevent import EventType, Queue, abi
+from pykevent import EventType, NaioEvents, Queue, abi
 
 from . import raw
 from .support import now, one, refused
@@ -142,7 +142,7 @@ def test_an_ioctl_of_another_device_is_enotty(queue: Queue) -> None:
         raw.Call(number)(queue.fileno())
 
 
-@pytest.mark.parametrize("unknown", [0, 7, 8, 255, 0xFFFF])
+@pytest.mark.parametrize("unknown", [0, 8, 9, 255, 0xFFFF])
 def test_an_unknown_type_has_an_errno_of_its_own(queue: Queue, unknown: int) -> None:
     for number in (abi.ADD(1), abi.MODIFY(1), abi.REMOVE(1)):
         call = raw.batch(number, raw.request(unknown, 1))
@@ -156,6 +156,7 @@ ONE_OF_EACH: dict[str, Callable[[], pykevent.Request]] = {
     "INODE": lambda: pykevent.Request(EventType.INODE, 0, 1),
     "TIMER": lambda: pykevent.timer_event(1, 1.0),
     "USER": lambda: pykevent.user_event(1),
+    "NAIO": lambda: pykevent.naio_event(1, NaioEvents.RECV, 0, 0, 1),
 }
 
 

@@ -10,6 +10,7 @@ from pykevent import (
     EventFlags,
     EventType,
     InodeEvents,
+    NaioEvents,
     PollEvents,
     SocketEvents,
     TimerEvents,
@@ -51,6 +52,7 @@ def events(draw: st.DrawFn) -> Event:
         4: TimerEvents,
         5: UserEvents,
         6: InodeEvents,
+        7: NaioEvents,
     }
     name = draw(st.none() | st.binary(min_size=1, max_size=255))
     flags = draw(st.integers(0, 255)) & ~EventFlags.NAME

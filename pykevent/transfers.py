@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Transfers that the kernel completes by itself, and the memory that they need meanwhile.
+
+A buffer that a transfer was given stays exported, so that it can neither be resized nor freed,
+until its event has arrived, its cancelling has returned, or the queue is closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from pykevent.abi import EventFlags
+from pykevent.events import Event
+
+_Obtain = Callable[[Any, Any, int], int]
+
+
+class _Buffer(ctypes.Structure):
+    """Python's Py_buffer."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_void_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+_obtain = ctypes.pythonapi.PyObject_GetBuffer
+_obtain.argtypes = (ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int)
+_obtain.restype = ctypes.c_int
+_release = ctypes.pythonapi.PyBuffer_Release
+_release.argtypes = (ctypes.POINTER(_Buffer),)
+_release.restype = None
+
+_SIMPLE = 0
+_WRITABLE = 1
+
+
+class Exported:
+    """The memory of an object, which stays where it is until release()."""
+
+    def __init__(self, source: Any, *, writable: bool) -> None:
+        """BufferError where it is not contiguous, or read-only; TypeError if it has no memory."""
+        self._view: _Buffer | None = None
+        view = _Buffer()
+        _obtain(source, ctypes.byref(view), _WRITABLE if writable else _SIMPLE)
+        self._view = view
+        self.address: int = view.buf or 0
+        self.length: int = view.len
+
+    def release(self) -> None:
+        """Let go of it; more than once does no harm."""
+        view, self._view = self._view, None
+        if view is not None:
+            _release(ctypes.byref(view))
+
+    def __del__(self) -> None:
+        self.release()
+
+
+class Transfer:
+    """One transfer of a queue, from `Queue.recv_into` or `Queue.send`.
+
+    Its end is an event of the queue with this `ident`, which has the cookie and all that is to be
+    known; once a wait of this queue object has returned that, it is known here too.
+    """
+
+    def __init__(self, ident: int, exported: Exported, cancel: Callable[[Transfer], bool]) -> None:
+        self.ident = ident
+        self.moved = 0
+        """Bytes, once `done`."""
+        self.error = 0
+        """An errno once `done`, or 0; ECANCELED if it was cancelled or the socket was closed."""
+        self.truncated = False
+        """Whether a datagram was longer than the buffer."""
+        self.broken = False
+        """Whether the socket was closed."""
+        self._exported = exported
+        self._cancel = cancel
+        self._done = False
+
+    def __repr__(self) -> str:
+        state = f"moved={self.moved} error={self.error}" if self._done else "in progress"
+        return f"<{type(self).__name__} {self.ident:#x} {state}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, as far as this process has been told."""
+        return self._done
+
+    def cancel(self) -> bool:
+        """End it, if it has not ended; ioctl REMOVE.
+
+        True: the kernel does not touch the buffer any more, no event will come, and the handle
+        is `done`: `moved` bytes had been, `error` is ECANCELED unless it had ended before.  False:
+        its event has been delivered, or is being delivered to another thread's wait.
+        """
+        return self._cancel(self)
+
+    def result(self) -> int:
+        """The bytes moved.  OSError with its errno if it failed, ValueError if it has not ended."""
+        if not self._done:
+            raise ValueError("the transfer has not ended")
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        return self.moved
+
+    def settle(
+        self, moved: int, error: int, *, truncated: bool = False, broken: bool = False
+    ) -> None:
+        """It has ended like that; the buffer is its owner's again."""
+        self.moved, self.error = moved, error
+        self.truncated, self.broken = truncated, broken
+        self._done = True
+        self._exported.release()
+
+
+class Transfers:
+    """All transfers of one queue object that have not ended."""
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler may do anything here, in the middle of anything.
+        self.lock = threading.RLock()
+        # Another queue object of the same device must not choose the same numbers.
+        self._next = int.from_bytes(os.urandom(7), "little")
+        self._all: dict[int, Transfer] = {}
+        _everyone.add(self)
+
+    def add(
+        self,
+        exported: Exported,
+        cancel: Callable[[Transfer], bool],
+        submit: Callable[[int], None],
+    ) -> Transfer:
+        """Have a transfer submitted under a number of its own."""
+        with self.lock:
+            while True:
+                self._next = (self._next + 1) % 2**63
+                ident = 2**63 + self._next
+                transfer = self._all[ident] = Transfer(ident, exported, cancel)
+                try:
+                    submit(ident)
+                    return transfer
+                except FileExistsError:
+                    del self._all[ident]
+                except BaseException:
+                    del self._all[ident]
+                    exported.release()
+                    raise
+
+    def pending(self) -> list[Transfer]:
+        """Those that have not ended."""
+        with self.lock:
+            return list(self._all.values())
+
+    def removed(self, transfer: Transfer, moved: int, error: int) -> None:
+        """It was removed from the queue; says how far it had come."""
+        with self.lock:
+            self._all.pop(transfer.ident, None)
+            if not transfer.done:
+                transfer.settle(moved, error, broken=False)
+
+    def delivered(self, event: Event) -> None:
+        """An event of a transfer has arrived, perhaps of none of these."""
+        with self.lock:
+            transfer = self._all.pop(event.ident, None)
+            if transfer is not None:
+                transfer.settle(
+                    event.data,
+                    event.error,
+                    truncated=event.truncated,
+                    broken=bool(event.flags & EventFlags.BROKEN),
+                )
+
+    def forked(self) -> None:
+        """In a forked child: they are the parent's."""
+        self.lock = threading.RLock()
+        for transfer in self._all.values():
+            transfer.settle(0, errno.ECANCELED)
+        self._all.clear()
+
+
+_everyone: weakref.WeakSet[Transfers] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for transfers in list(_everyone):
+        transfers.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
