@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""NAIO SEND: ends when the socket has taken every byte, or with an errno and how many it took."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+
+import pytest
+
+from pykevent import EventFlags, NaioEvents, Queue
+
+from .sockets import Pair, kinds
+from .support import cookies, now, one, refused, soon
+
+pytestmark = pytest.mark.needs("NAIO")
+
+TCP = ["TCP over IPv4", "TCP over IPv6"]
+UDP = ["UDP over IPv4", "UDP over IPv6"]
+MUCH = 3_000_000
+"""Bytes that no socket takes at once here."""
+
+
+def narrow(*ends: socket.socket) -> None:
+    """Leave these sockets little room to send."""
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+
+
+def receive(sock: socket.socket, count: int) -> bytes:
+    """So many bytes, or fewer if the stream ends."""
+    got = bytearray()
+    while len(got) < count and (part := sock.recv(min(count - len(got), 65536))):
+        got += part
+    return bytes(got)
+
+
+@kinds(TCP + UDP)
+def test_what_the_socket_has_room_for_is_sent_at_once(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    transfer = queue.send(near, b"hello", cookie=3)
+    (event,) = now(queue)
+    assert (event.ident, event.cookie, event.events) == (transfer.ident, 3, NaioEvents.SEND)
+    assert (event.data, event.count, event.flags) == (5, 1, EventFlags.LAST)
+    assert far.recv(100) == b"hello"
+
+
+@kinds(TCP)
+@pytest.mark.parametrize("blocking", [True, False])
+def test_it_ends_when_every_byte_is_taken_and_not_before(
+    queue: Queue, ends: Pair, blocking: bool
+) -> None:
+    near, far = ends
+    narrow(near, far)
+    near.setblocking(blocking)
+    content = os.urandom(MUCH)
+    transfer = queue.send(near, content)
+    assert now(queue) == []
+    assert receive(far, MUCH // 2) == content[: MUCH // 2]
+    assert now(queue) == []
+    assert not transfer.done
+    assert receive(far, MUCH - MUCH // 2) == content[MUCH // 2 :]
+    event = one(queue)
+    assert (event.data, event.error) == (MUCH, 0)
+
+
+@kinds(TCP)
+def test_bytes_of_several_transfers_come_in_their_order(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    narrow(near, far)
+    contents = [os.urandom(1 + 7919 * n) for n in range(40)]
+    for number, content in enumerate(contents):
+        queue.send(near, content, cookie=number)
+    whole = b"".join(contents)
+    assert receive(far, len(whole)) == whole
+    assert cookies(soon(queue, 40)) == list(range(40))
+
+
+def test_what_two_threads_send_is_not_mixed(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    narrow(near, far)
+    size, number = 50_000, 20
+
+    def sends(mark: bytes) -> None:
+        for _ in range(number):
+            queue.send(near, mark * size)
+
+    threads = [threading.Thread(target=sends, args=(mark,)) for mark in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    seen = [receive(far, size) for _ in range(2 * number)]
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == [b"a" * size] * number + [b"b" * size] * number
+    assert all(event.data == size for event in soon(queue, 2 * number))
+
+
+@kinds(TCP)
+def test_a_reset_by_the_peer_ends_it_with_what_was_taken(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    narrow(near, far)
+    transfer = queue.send(near, bytes(MUCH))
+    assert now(queue) == []
+    # What it has not read is there when it is closed, so that is a reset.
+    far.close()
+    event = one(queue)
+    assert event.error in (errno.ECONNRESET, errno.EPIPE)
+    assert event.flags == EventFlags.ERROR | EventFlags.LAST
+    assert 0 < event.data < MUCH
+    with refused(event.error):
+        transfer.result()
+
+
+@kinds(TCP)
+def test_a_direction_that_is_shut_is_epipe_and_no_signal(queue: Queue, ends: Pair) -> None:
+    near, _ = ends
+    near.shutdown(socket.SHUT_WR)
+    queue.send(near, b"x")
+    event = one(queue)
+    assert (event.error, event.data) == (errno.EPIPE, 0)
+
+
+@kinds(UDP)
+def test_each_transfer_is_one_datagram(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    for content in (b"one", b"", b"three"):
+        queue.send(near, content)
+    assert [event.data for event in soon(queue, 3)] == [3, 0, 5]
+    assert [far.recv(100) for _ in range(3)] == [b"one", b"", b"three"]
+
+
+@kinds(["UDP over IPv4"])
+def test_a_datagram_that_is_too_long_is_emsgsize(queue: Queue, ends: Pair) -> None:
+    near, _ = ends
+    queue.send(near, bytes(70_000))
+    event = one(queue)
+    assert (event.error, event.data) == (errno.EMSGSIZE, 0)
+
+
+def test_nothing_is_sent_at_once(queue: Queue, tcp: Pair) -> None:
+    near, _ = tcp
+    queue.send(near, b"")
+    (event,) = now(queue)
+    assert (event.data, event.error) == (0, 0)
+
+
+def test_the_buffer_may_change_once_the_event_has_come(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    narrow(near, far)
+    content = bytearray(os.urandom(MUCH))
+    wanted = bytes(content)
+    seen: list[bytes] = []
+    reader = threading.Thread(target=lambda: seen.append(receive(far, MUCH)))
+    queue.send(near, content)
+    reader.start()
+    assert one(queue).data == MUCH
+    content[:] = bytes(MUCH)
+    reader.join()
+    assert seen == [wanted]
+
+
+@kinds(["UNIX stream", "UNIX datagram", "UNIX seqpacket"])
+def test_sending_by_a_unix_socket_is_eopnotsupp(queue: Queue, ends: Pair) -> None:
+    with refused(errno.EOPNOTSUPP):
+        queue.send(ends[0], b"x")
+
+
+def test_a_connection_in_progress_is_waited_for(queue: Queue) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.setblocking(False)
+        client.connect_ex(server.getsockname())
+        queue.send(client, b"hello")
+        accepted, _ = server.accept()
+        with accepted:
+            assert receive(accepted, 5) == b"hello"
+            assert one(queue).data == 5
