@@ -21,7 +21,7 @@ from pykevent.transfers import Exported
 from . import raw
 from .sockets import Pair
 from .support import as_nobody, child, eventually, now, one, refused
-from .test_naio_send import narrow
+from .test_naio_send import narrow, receive
 
 pytestmark = pytest.mark.needs("NAIO")
 
@@ -245,6 +245,64 @@ def test_shared_memory_is_received_into(queue: Queue, tcp: Pair) -> None:
     far.send(b"hello")
     one(queue)
     assert memory[:5] == b"hello"
+
+
+def test_memory_of_a_file_is_received_into_or_refused(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    with tempfile.TemporaryFile() as file:
+        file.truncate(PAGE)
+        memory = mmap.mmap(file.fileno(), PAGE)
+        view = Exported(memory, writable=True)
+        try:
+            queue.add(pykevent.naio_event(1, RECV, near, view.address, PAGE))
+        except OSError as error:
+            assert error.errno == errno.EFAULT
+            assert now(queue) == []
+            return
+        far.send(b"hello")
+        assert one(queue).data == 5
+        assert os.pread(file.fileno(), 5, 0) == b"hello"
+
+
+def test_memory_of_a_file_is_sent(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    narrow(near, far)
+    content = os.urandom(600 * PAGE)
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        memory = mmap.mmap(file.fileno(), len(content), prot=mmap.PROT_READ)
+        queue.send(near, memory)
+        assert receive(far, len(content)) == content
+        assert one(queue).data == len(content)
+
+
+def test_memory_that_moves_takes_its_transfer_along(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    memory = mmap.mmap(-1, 2 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    view = Exported(memory, writable=True)
+    queue.add(pykevent.naio_event(1, RECV, near, view.address + PAGE - 2, 5))
+    view.release()
+    memory.resize(512 * PAGE)
+    far.send(b"hello")
+    assert one(queue).data == 5
+    assert memory[PAGE - 2 : PAGE + 3] == b"hello"
+
+
+def test_huge_pages_are_received_into(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    size = 4 << 20
+    memory = mmap.mmap(-1, 2 * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    except OSError as error:
+        pytest.skip(f"no huge pages here: {error}")
+    content = os.urandom(size)
+    view = Exported(memory, writable=True)
+    queue.add(pykevent.naio_event(1, RECV, near, view.address + 4097, size, Flags.WAITALL))
+    far.sendall(content)
+    assert one(queue).data == size
+    assert memory[4097 : 4097 + size] == content
 
 
 def test_a_buffer_may_begin_anywhere_and_span_mappings(queue: Queue, tcp: Pair) -> None:

@@ -175,14 +175,18 @@ static void wait_for(int q, struct transfer *t)
 	ended(t, &ev);
 }
 
-/* A thread at the other end of a stream. */
+/* A thread at the other end of a stream; @to is ours. */
 struct peer {
 	int fd;
+	int to;
 	_Atomic bool stop;
 	uint64_t pos;
 };
 
-/* Writes the pattern in pieces of any size until it is to stop. */
+/*
+ * Writes the pattern in pieces of any size until it is to stop.  Never far
+ * ahead, so that there are transfers that wait.
+ */
 static void *writer(void *arg)
 {
 	struct rnd rnd = rnd_stream(7);
@@ -191,8 +195,14 @@ static void *writer(void *arg)
 
 	while (!p->stop) {
 		size_t length = 1 + rnd_below(&rnd, sizeof(buffer));
+		int ahead = 0;
 		ssize_t n;
 
+		SYS(ioctl(p->to, FIONREAD, &ahead));
+		if (ahead > (int)sizeof(buffer)) {
+			sched_yield();
+			continue;
+		}
 		fill(buffer, length, p->pos);
 		n = send(p->fd, buffer, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n > 0)
@@ -235,6 +245,7 @@ static void what_is_cancelled_while_bytes_arrive_loses_and_doubles_none(void)
 	remember_pins();
 	tcp_pair(fd);
 	peer.fd = fd[1];
+	peer.to = fd[0];
 	thread = thread_start(writer, &peer);
 	for (i = 0; i < total; i++) {
 		struct transfer t = {
@@ -338,6 +349,7 @@ static void many_at_once_keep_their_order_while_some_are_cancelled(void)
 	remember_pins();
 	tcp_pair(fd);
 	peer.fd = fd[1];
+	peer.to = fd[0];
 	thread = thread_start(writer, &peer);
 	for (round = 0; round < total; round++) {
 		unsigned int left = SLOTS;

@@ -17,7 +17,9 @@ from pykevent import abi
 from pykevent.abi import EventType, Flags, Op, WaitFlags
 
 DESCRIPTORS = (EventType.SOCKET, EventType.POLL)
-FEATURES = abi.Feature.SOCKET | abi.Feature.POLL | abi.Feature.USER | abi.Feature.TIMER
+FEATURES = (
+    abi.Feature.SOCKET | abi.Feature.POLL | abi.Feature.USER | abi.Feature.TIMER | abi.Feature.NAIO
+)
 TYPE_FEATURES = {
     EventType.SOCKET: abi.Feature.SOCKET,
     EventType.POLL: abi.Feature.POLL,
@@ -25,6 +27,7 @@ TYPE_FEATURES = {
     EventType.PATH: abi.Feature.INODE,
     EventType.TIMER: abi.Feature.TIMER,
     EventType.USER: abi.Feature.USER,
+    EventType.NAIO: abi.Feature.NAIO,
 }
 
 
@@ -59,6 +62,8 @@ class FakeDevice:
         self.version = abi.ABI_VERSION
         self.features = FEATURES
         self.max_queue = 1000
+        self.moved: tuple[int, int] = (0, 0)
+        """What REMOVE says of a transfer: bytes, and an errno."""
         self.interruptions: list[Callable[[], None]] = []
         """For each call that is to fail with EINTR: what happens before it does."""
         self.failures: list[int] = []
@@ -158,6 +163,8 @@ class FakeDevice:
             fields = list(abi.REQUEST.unpack_from(buffer, at))
             error = self._apply(op or fields[3], tuple(fields))
             fields[6] = -error
+            if fields[2] == EventType.NAIO and (op or fields[3]) == Op.REMOVE and not error:
+                fields[7:9] = self.moved
             abi.REQUEST.pack_into(buffer, at, *fields)
             done += not error
         return done

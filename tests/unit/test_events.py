@@ -100,6 +100,7 @@ def test_no_records_are_no_events() -> None:
         (4, 1, TimerEvents.FIRED),
         (5, 1, UserEvents.POSTED),
         (6, 0x0040, InodeEvents.SELF_REMOVED),
+        (7, 2, NaioEvents.SEND),
     ],
 )
 def test_a_mask_has_the_class_of_its_type(kind: int, mask: int, expected: int) -> None:
