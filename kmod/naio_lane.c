@@ -40,7 +40,7 @@
 /* Works of one user that run at once. */
 #define KEVENT_LANE_WORKS	8
 
-static DEFINE_HASHTABLE(kevent_ends, 8);
+static DEFINE_HASHTABLE(kevent_ends, 10);
 static DEFINE_SPINLOCK(kevent_ends_lock);
 
 /* Starts the work, if there is any.  The lane's lock is held. */
