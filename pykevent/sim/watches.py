@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pykevent.abi import InodeEvents
 from pykevent.sim import syscalls
+from pykevent.sim.marks import Marks
 from pykevent.sim.syscalls import (
     IN_ATTRIB,
     IN_CLOSE,
@@ -69,6 +70,8 @@ class Watch:
         self.number = number
         self.kevents: dict[InodeKevent, None] = {}
         self.is_directory = False
+        self.marks: Marks
+        """On the files that its kevents were added by."""
         self.path = b""
         """Where it was when it was first watched."""
         self.held = -1
@@ -78,7 +81,7 @@ class Watch:
 
     def nameless(self) -> bool:
         """Whether the last name of a file is gone."""
-        return self.held >= 0 and os.fstat(self.held).st_nlink == 0
+        return self.held >= 0 and syscalls.identity(b"", self.held)[1] == 0
 
 
 class Watches:
@@ -100,6 +103,7 @@ class Watches:
             with kevent.permissions():
                 watch = self._watch(b"/proc/self/fd/%d" % fd, mask)
             if not watch.kevents:
+                watch.marks = Marks(status, _is_fuse(status.st_dev))
                 watch.is_directory = stat.S_ISDIR(status.st_mode)
                 with contextlib.suppress(OSError):
                     watch.path = os.readlink(b"/proc/self/fd/%d" % fd)
@@ -190,7 +194,8 @@ class Watches:
         kevents = list(reversed(watch.kevents))
         for kevent in kevents:
             kevent.report(bits, cookie, name)
-        if mask & IN_CLOSE:
+        if mask & IN_CLOSE and not name:
+            # With a name it is an entry that was closed.
             for kevent in kevents:
                 kevent.user.system.looks.look(kevent)
         if mask & (IN_CREATE | IN_MOVED_TO) and watch.companions is not None and name:
@@ -213,3 +218,14 @@ class Watches:
         for watch in list(self._watches.values()):
             for kevent in list(watch.kevents):
                 kevent.lose()
+
+
+def _is_fuse(device: int) -> bool:
+    """Whether to look into a file system is to wait for its server."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            words, _, kind = line.partition(" - ")
+            if words.split(maxsplit=3)[2] == wanted:
+                return kind.startswith("fuse")
+    return False
