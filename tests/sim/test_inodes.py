@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from runner.simulator import Simulator
 
 import pykevent
 from pykevent import EventFlags, InodeEvents, Queue
 from pykevent.abi import EVENT, EventType
-from pykevent.sim import device, inode, marks, syscalls
+from pykevent.sim import device, inode, marks, syscalls, watches
 from pykevent.sim.account import Limits
 from pykevent.sim.client import Borrowed, Client
 from pykevent.sim.inode import InodeKevent
 from pykevent.sim.interrupts import Interrupts
-from pykevent.sim.kevent import Request
+from pykevent.sim.kevent import NEW, RefusedError, Request
 from pykevent.sim.marks import Close, Marks
 from pykevent.sim.system import System
-from tests.conformance.support import Child, cookies, eventually, soon
+from tests.conformance.support import Child, InThread, cookies, eventually, now, soon
 
 CREATE, MODIFY, ATTRIB = InodeEvents.CREATE, InodeEvents.MODIFY, InodeEvents.ATTRIB
 OVERFLOW = EventFlags.OVERFLOW
@@ -413,3 +416,246 @@ def test_a_mark_stays_as_long_as_one_of_two_queues_wants_it(
         file.write("x")
         file.flush()
         assert cookies(soon(second)) == [1]
+
+
+# What fails on the way
+
+
+def test_one_event_that_cannot_be_told_takes_no_other_with_it(
+    inside: Inside,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inside.add(tmp_path, CREATE)
+    report = InodeKevent.report
+
+    def fails(self: InodeKevent, events: int, rename: int, name: bytes) -> None:
+        if name.startswith(b"bad"):
+            raise OSError(errno.EMFILE, "no descriptor")
+        report(self, events, rename, name)
+
+    monkeypatch.setattr(InodeKevent, "report", fails)
+    with caplog.at_level(logging.ERROR, "pykevent.sim"), inside.system.leaves._lock:
+        # All in one chunk.
+        for name in ("before", "bad", "bad too", "after"):
+            (tmp_path / name).touch()
+    assert inside.wait() == [
+        (1, CREATE, 1, NAME),
+        (1, 0, 2, OVERFLOW),
+        (1, CREATE, 1, NAME),
+    ]
+    assert len(caplog.records) == 1
+
+
+def test_what_cannot_be_watched_leaves_no_watch(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.add(tmp_path, CREATE)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(watches.Watches, "_begin", no_descriptor)
+    with pytest.raises(RefusedError) as caught:
+        inside.add(tmp_path / "file", MODIFY, 2)
+    assert caught.value.errno == errno.EMFILE
+    every = inside.system.watches
+    assert len(every._watches) == 1
+    assert Path(f"/proc/self/fdinfo/{every._inotify}").read_text().count("inotify wd") == 1
+    assert len(inside.queue.account.watches) == 1
+
+
+def happens_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, what: Callable[[InodeKevent], object]
+) -> None:
+    """Have something done each time when an inode is watched, and its kevent not there yet."""
+    add = watches.Watches.add
+
+    def late(self: watches.Watches, kevent: InodeKevent, *rest: Any) -> watches.Watch:
+        watch = add(self, kevent, *rest)
+        assert kevent.state & NEW
+        what(kevent)
+        return watch
+
+    monkeypatch.setattr(watches.Watches, "add", late)
+
+
+def test_what_happens_while_a_kevent_is_added_is_delivered_when_it_is_there(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered = []
+
+    def makes(kevent: InodeKevent) -> None:
+        (tmp_path / "made").touch()
+        delivered.append(inside.wait())
+
+    happens_meanwhile(monkeypatch, makes)
+    inside.add(tmp_path, CREATE)
+    assert delivered == [[]]
+    assert inside.wait() == [(1, CREATE, 1, NAME)]
+
+
+def test_an_inode_that_ends_while_its_kevent_is_added_is_reported_in_order(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(kevent: InodeKevent) -> None:
+        kevent.report(CREATE, 0, b"")
+        kevent.over()
+
+    happens_meanwhile(monkeypatch, ends)
+    inside.add(tmp_path, CREATE)
+    broken = EventFlags.BROKEN | EventFlags.LAST
+    assert inside.wait() == [(1, CREATE, 1, 0), (1, 0, 1, broken)]
+
+
+def test_of_a_kevent_that_is_refused_nothing_is_delivered(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+
+        def fails(*_: object) -> None:
+            file.write(b"x")
+            assert inside.wait() == []
+            raise OSError(errno.EIO, "too bad")
+
+        monkeypatch.setattr(inode, "Close", fails)
+        with pytest.raises(RefusedError):
+            inside.add_file(file.fileno())
+        assert inside.wait() == []
+    assert inside.queue.account.inode_events == 0
+    assert not inside.queue.account.watches
+    assert not inside.system.watches._watches
+
+
+def test_a_kevent_too_many_on_an_inode_is_refused_before_it_is_watched(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside.system.limits, "max_inode_watches", 1)
+    inside.add(tmp_path, CREATE)
+    happens_meanwhile(monkeypatch, lambda kevent: pytest.fail("it is watched"))
+    with pytest.raises(RefusedError) as caught:
+        inside.add(tmp_path, CREATE, 2)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_watch_that_ends_while_another_kevent_joins_it_is_begun_anew(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.add(tmp_path, CREATE, 1)
+    watch = syscalls.inotify_add_watch
+
+    def loses(instance: int, path: bytes, mask: int) -> int:
+        number = watch(instance, path, mask)
+        if (EventType.PATH, 1) in inside.queue.kevents:
+            # What REMOVE does, whose lock the ADD has here.
+            inside.queue._destroy(inside.kevent(EventType.PATH, 1))
+        return number
+
+    monkeypatch.setattr(syscalls, "inotify_add_watch", loses)
+    inside.add(tmp_path, CREATE, 2)
+    (tmp_path / "made").touch()
+    assert inside.wait() == [(2, CREATE, 1, NAME)]
+
+
+# Companions
+
+
+def writes(path: Path, times: int = 5) -> None:
+    """Writes in a row, which inotify alone would make one."""
+    with path.open("ab", buffering=0) as file:
+        for _ in range(times):
+            file.write(b"x")
+
+
+def test_a_file_that_has_gone_gives_its_place_to_another(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "MAX_COMPANIONS", 3)
+    watch = inside.add(tmp_path, MODIFY)._watch
+    assert watch is not None
+    for _ in range(5):
+        (tmp_path / "new").touch()
+        (tmp_path / "new").rename(tmp_path / "file")
+        (tmp_path / "gone").touch()
+        (tmp_path / "gone").unlink()
+        inside.wait()
+    (tmp_path / "last").touch()
+    inside.wait()
+    writes(tmp_path / "last")
+    assert inside.wait() == [(1, MODIFY, 5, NAME)]
+    assert sorted(watch.companions) == [b"file", b"last"]
+    assert len(inside.system.watches._watches) == 3
+
+
+def test_companions_go_with_the_last_kevent_that_counts(inside: Inside, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    watch = inside.add(tmp_path, CREATE, 1)._watch
+    assert watch is not None
+    inside.add(tmp_path, MODIFY, 2)
+    inside.add(tmp_path / "file", MODIFY, 3)
+    assert list(watch.companions) == [b"file"]
+    inside.remove(2)
+    assert list(watch.companions) == []
+    (tmp_path / "another").touch()
+    inside.wait()
+    inside.add(tmp_path, MODIFY, 2)
+    assert sorted(watch.companions) == [b"another", b"file"]
+    for ident in (1, 2, 3):
+        inside.remove(ident)
+    assert inside.system.watches._watches == {}
+
+
+def test_another_directory_at_the_old_path_is_no_source_of_companions(
+    inside: Inside, tmp_path: Path
+) -> None:
+    (tmp_path / "old").mkdir()
+    watch = inside.add(tmp_path / "old", CREATE | MODIFY)._watch
+    assert watch is not None
+    (tmp_path / "old").rename(tmp_path / "moved")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").touch()
+    (tmp_path / "moved" / "file").touch()
+    assert inside.wait() == [(1, CREATE, 1, NAME)]
+    assert list(watch.companions) == []
+
+
+def waits(adds: InThread[None]) -> bool:
+    """Whether the thread waits for the server, or has just ended."""
+    try:
+        return adds.asleep()
+    except ProcessLookupError:
+        return True
+
+
+def test_a_directory_of_a_fuse_server_that_hangs_holds_nobody_else_up(
+    queue: Queue, new_queue: Callable[[], Queue], place: Path, tmp_path: Path, stack: ExitStack
+) -> None:
+    other = stack.enter_context(Simulator(place / "other"))
+    queue.add_path(tmp_path, CREATE, 1)
+    hung = new_queue()
+    hung.add_path(other.folder, ATTRIB, 1)
+    os.kill(other.pid, signal.SIGSTOP)
+    try:
+        adds = InThread(lambda: hung.add_path(other.folder, MODIFY, 2))
+        eventually(lambda: not adds.running or waits(adds), "it is added, or waits")
+        (tmp_path / "made").touch()
+        assert [event.name for event in InThread(lambda: soon(queue)).result()] == [b"made"]
+        assert InThread(lambda: now(queue)).result() == []
+    finally:
+        os.kill(other.pid, signal.SIGCONT)
+    adds.result()
+
+
+def test_what_is_mounted_in_a_directory_is_no_companion(
+    inside: Inside, place: Path, stack: ExitStack
+) -> None:
+    (place / "file").touch()
+    stack.enter_context(Simulator(place / "other"))
+    watch = inside.add(place, MODIFY)._watch
+    assert watch is not None
+    assert sorted(watch.companions) == [b"file", b"other.log"]
+
+
+def test_nothing_is_listed_on_a_fuse_file_system(inside: Inside, simulator: Simulator) -> None:
+    watch = inside.add(simulator.folder, MODIFY)._watch
+    assert watch is not None
+    assert watch.path == b""
+    assert not watch.companions
