@@ -335,11 +335,6 @@ class Watches:
         for watch in list(self._watches.values()):
             for kevent in list(watch.kevents):
                 kevent.lose()
-            if watch.is_directory and watch.companions:
-                # Which of them are left is not known either.
-                for name in list(watch.companions):
-                    self._part(watch, name)
-                self.accompany(watch, _COUNTED)
 
 
 def _is_fuse(device: int) -> bool:
