@@ -241,12 +241,12 @@ class User(ReadyList):
 
     def _publish(self, kevent: Kevent) -> None:
         """From here on a new kevent may be delivered."""
-        wake = False
         with self.lock:
             kevent.state &= ~NEW
+            wake = kevent.park(False)
             if kevent.state & AGAIN:
                 kevent.state &= ~AGAIN
-                wake = self.ready_locked(kevent)
+                wake |= self.ready_locked(kevent)
         if wake:
             self.poked()
 

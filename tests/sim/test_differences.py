@@ -168,16 +168,22 @@ def test_a_path_through_a_link_of_proc_that_jumps_is_eloop(queue: Queue, tmp_pat
     assert one(queue).name == b"made"
 
 
-def test_a_file_watched_by_descriptor_gets_the_signal_of_those_that_have_one(
+def test_a_file_watched_by_descriptor_has_a_signal_set_that_no_other_of_its_inode_has(
     queue: Queue, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    fd, other = (os.open(tmp_path / "file", os.O_RDONLY) for _ in range(2))
     try:
         queue.add(pykevent.inode_event(fd, MODIFY))
         assert fcntl.fcntl(fd, F_GETSIG) == signal.SIGIO
+        queue.add(pykevent.inode_event(other, MODIFY))
+        assert signal.SIGRTMIN <= fcntl.fcntl(other, F_GETSIG) <= signal.SIGRTMAX
+        for number in (fd, other):
+            queue.remove(EventType.INODE, number)
+            assert fcntl.fcntl(number, F_GETSIG) == 0
     finally:
         os.close(fd)
+        os.close(other)
 
 
 def test_of_more_entries_than_have_companions_writes_in_a_row_may_count_as_one(
