@@ -168,7 +168,7 @@ class InodeKevent(Kevent):
         self.user.account.charge_watch(inode)
         self._inode = inode
         try:
-            watch = self.user.system.watches.add(self, fd, status, borrowed is not None)
+            watch = self.user.watches.add(self, fd, status, borrowed is not None)
             self._watch = watch
             if borrowed is not None:
                 self._close = Close(borrowed, watch.marks)
@@ -186,7 +186,7 @@ class InodeKevent(Kevent):
                 raise RefusedError(errno.ENOENT)
             self._limit = self._wanted(request)
         if self._watch is not None:
-            self.user.system.watches.accompany(self._watch, request.events)
+            self.user.watches.accompany(self._watch, request.events)
         self.user.poked()
 
     def dequeue(self) -> None:
@@ -196,7 +196,7 @@ class InodeKevent(Kevent):
             self._close.give_up()
             self._close = None
         if self._watch is not None:
-            self.user.system.watches.remove(self, self._watch)
+            self.user.watches.remove(self, self._watch)
         if self._inode != (0, 0):
             self.user.account.uncharge_watch(self._inode)
         with self.user.lock:

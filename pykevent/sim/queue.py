@@ -42,6 +42,7 @@ from pykevent.sim.user import UserKevent
 
 if TYPE_CHECKING:
     from pykevent.sim.system import System
+    from pykevent.sim.watches import Watches
 
 GHOST_SCAN = 16
 """How many neighbours of one number an ADD looks at for ghosts."""
@@ -52,10 +53,11 @@ Key = tuple[int, int]
 class User(ReadyList):
     """Everything that one open device holds."""
 
-    def __init__(self, system: System, account: Account) -> None:
+    def __init__(self, system: System, account: Account, watches: Watches) -> None:
         super().__init__()
         self.system = system
         self.account = account
+        self.watches = watches
         self.mutex = threading.Lock()
         self.kevents: dict[Key, list[Kevent]] = {}
         self.count = 0

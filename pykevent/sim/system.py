@@ -6,7 +6,9 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import threading
 import time
+from weakref import WeakValueDictionary
 
 from pykevent.sim import syscalls
 from pykevent.sim.account import Accounts, Limits
@@ -16,6 +18,7 @@ from pykevent.sim.closes import Closes, Looks
 from pykevent.sim.hub import Pool
 from pykevent.sim.inode import InodeKevent
 from pykevent.sim.kevent import RefusedError
+from pykevent.sim.marks import Marks
 from pykevent.sim.queue import User
 from pykevent.sim.registration import Descriptors, Registry
 from pykevent.sim.releases import Releases
@@ -54,7 +57,9 @@ class System:
         self.releases = Releases(self.leaves)
         self.looks = Looks(self.clocks)
         self.closes = Closes(self)
-        self.watches = Watches(self)
+        self._lock = threading.Lock()
+        self._watches: dict[int, Watches] = {}
+        self._marks: WeakValueDictionary[tuple[int, int], Marks] = WeakValueDictionary()
         self.queues: dict[int, User] = {}
         self._numbers = itertools.count(1)
         for fd in self.clocks.filenos():
@@ -65,8 +70,20 @@ class System:
     def open(self, uid: int) -> int:
         """A new queue, by its number."""
         number = next(self._numbers)
-        self.queues[number] = User(self, self.accounts.get(uid))
+        # Nobody's events get lost because others have too many.
+        with self._lock:
+            watches = self._watches.get(uid) or self._watches.setdefault(uid, Watches(self))
+        self.queues[number] = User(self, self.accounts.get(uid), watches)
         return number
+
+    def marks(self, status: os.stat_result, is_fuse: bool) -> Marks:
+        """The marks on the files of an inode, whichever users watch it."""
+        inode = status.st_dev, status.st_ino
+        with self._lock:
+            marks = self._marks.get(inode)
+            if marks is None:
+                marks = self._marks[inode] = Marks(status, is_fuse)
+            return marks
 
     def close(self, number: int) -> None:
         """The end of one."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The inotify instance of the simulator: one watch for each inode, whoever is interested in it.
+"""The inotify instance of a user: one watch for each inode, whichever queues are interested in it.
 
 inotify drops an event that is the same as the last one that nobody has read yet; kevents count
 them.  Two watches that are told of each event in turn, the directory's and the file's own, never
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from pykevent.abi import InodeEvents
 from pykevent.sim import syscalls
-from pykevent.sim.marks import Marks
 from pykevent.sim.syscalls import (
     IN_ATTRIB,
     IN_CLOSE,
@@ -40,12 +39,20 @@ from pykevent.sim.syscalls import (
 
 if TYPE_CHECKING:
     from pykevent.sim.inode import InodeKevent
+    from pykevent.sim.marks import Marks
     from pykevent.sim.system import System
 
 _log = logging.getLogger("pykevent.sim")
 
 MAX_COMPANIONS = 1024
 """Entries of one directory that are watched for its sake."""
+
+
+def _most_companions() -> int:
+    """Of all directories: a part of the watches that there may be."""
+    with open("/proc/sys/fs/inotify/max_user_watches") as file:
+        return int(file.read()) // 8
+
 
 _BITS = (
     (IN_CREATE, int(InodeEvents.CREATE)),
@@ -95,7 +102,7 @@ class Watch:
 
 
 class Watches:
-    """All of them."""
+    """All of a user's."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -103,6 +110,8 @@ class Watches:
         """Nothing is done under it that may take the server of a file system to answer."""
         self._watches: dict[int, Watch] = {}
         self._inotify = -1
+        self._companions = 0
+        self._most_companions = _most_companions()
         self._adding = 0
         self._removed: set[int] = set()
         """The numbers of watches that have ended while others were being added."""
@@ -144,15 +153,15 @@ class Watches:
                 watch.kevents[kevent] = None
                 return watch
 
-    @staticmethod
-    def _begin(watch: Watch, link: bytes, status: os.stat_result, is_fuse: bool) -> None:
+    def _begin(self, watch: Watch, link: bytes, status: os.stat_result, is_fuse: bool) -> None:
         watch.is_directory = stat.S_ISDIR(status.st_mode)
-        watch.marks = Marks(status, is_fuse)
+        watch.marks = self._system.marks(status, is_fuse)
         watch.inode = status.st_dev, status.st_ino
         if not is_fuse:
             with contextlib.suppress(OSError):
                 watch.path = os.readlink(link)
         if not watch.is_directory and watch.held < 0:
+            self._system.descriptors.check()
             watch.held = os.open(link, _PATH)
 
     # Companions
@@ -195,6 +204,8 @@ class Watches:
         self._part(watch, name)
         if not watch.counts or len(watch.companions) >= MAX_COMPANIONS:
             return
+        if self._companions >= self._most_companions:
+            return
         try:
             # Not what is mounted there: its server might have to be asked.
             fd = (
@@ -212,6 +223,7 @@ class Watches:
         companion = self._watches.setdefault(number, Watch(number))
         if companion is not watch:
             companion.accompanies += 1
+            self._companions += 1
             watch.companions[name] = companion
 
     def _part(self, watch: Watch, name: bytes) -> None:
@@ -219,6 +231,7 @@ class Watches:
         companion = watch.companions.pop(name, None)
         if companion is not None:
             companion.accompanies -= 1
+            self._companions -= 1
             self._release(companion)
 
     def _newcomer(self, watch: Watch, name: bytes) -> None:

@@ -457,7 +457,7 @@ def test_what_cannot_be_watched_leaves_no_watch(
     with pytest.raises(RefusedError) as caught:
         inside.add(tmp_path / "file", MODIFY, 2)
     assert caught.value.errno == errno.EMFILE
-    every = inside.system.watches
+    every = inside.queue.watches
     assert len(every._watches) == 1
     assert Path(f"/proc/self/fdinfo/{every._inotify}").read_text().count("inotify wd") == 1
     assert len(inside.queue.account.watches) == 1
@@ -522,7 +522,7 @@ def test_of_a_kevent_that_is_refused_nothing_is_delivered(
         assert inside.wait() == []
     assert inside.queue.account.inode_events == 0
     assert not inside.queue.account.watches
-    assert not inside.system.watches._watches
+    assert not inside.queue.watches._watches
 
 
 def test_a_kevent_too_many_on_an_inode_is_refused_before_it_is_watched(
@@ -582,7 +582,7 @@ def test_a_file_that_has_gone_gives_its_place_to_another(
     writes(tmp_path / "last")
     assert inside.wait() == [(1, MODIFY, 5, NAME)]
     assert sorted(watch.companions) == [b"file", b"last"]
-    assert len(inside.system.watches._watches) == 3
+    assert len(inside.queue.watches._watches) == 3
 
 
 def test_companions_go_with_the_last_kevent_that_counts(inside: Inside, tmp_path: Path) -> None:
@@ -600,7 +600,7 @@ def test_companions_go_with_the_last_kevent_that_counts(inside: Inside, tmp_path
     assert sorted(watch.companions) == [b"another", b"file"]
     for ident in (1, 2, 3):
         inside.remove(ident)
-    assert inside.system.watches._watches == {}
+    assert inside.queue.watches._watches == {}
 
 
 def test_another_directory_at_the_old_path_is_no_source_of_companions(
@@ -659,3 +659,63 @@ def test_nothing_is_listed_on_a_fuse_file_system(inside: Inside, simulator: Simu
     assert watch is not None
     assert watch.path == b""
     assert not watch.companions
+
+
+# Users
+
+
+def test_what_one_user_watches_too_much_of_is_nobody_elses_loss(
+    system: System, inside: Inside, tmp_path: Path
+) -> None:
+    number = system.open(os.getuid() + 1)
+    other = system.queues[number]
+    assert other.watches is not inside.queue.watches
+    inside.add(tmp_path, CREATE)
+    inside.queue.watches._overflow()
+    assert [flags & OVERFLOW for _, _, _, flags in inside.wait()] == [OVERFLOW]
+    request = Request(1, 1, EventType.PATH, 0, 0, CREATE, 0, 0, 0, 0)
+    other.add_path(request, os.fsencode(tmp_path), inside.client)
+    inside.queue.watches._overflow()
+    (tmp_path / "made").touch()
+    system.sync(other)
+    assert len(other.ready) == 1
+    (kevent,) = other.kevents[EventType.PATH, 1]
+    assert isinstance(kevent, InodeKevent)
+    assert kevent._overflow not in kevent._occurrences
+    system.close(number)
+
+
+def test_companions_leave_watches_for_others(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        (tmp_path / name).touch()
+    monkeypatch.setattr(inside.queue.watches, "_most_companions", 3)
+    watch = inside.add(tmp_path, MODIFY)._watch
+    assert watch is not None
+    assert len(watch.companions) == 3
+    inside.remove(1)
+    monkeypatch.setattr(inside.queue.watches, "_most_companions", 4)
+    watch = inside.add(tmp_path, MODIFY)._watch
+    assert watch is not None
+    assert len(watch.companions) == 4
+
+
+def test_two_users_of_one_open_file_share_its_mark(
+    system: System, inside: Inside, tmp_path: Path
+) -> None:
+    number = system.open(os.getuid() + 1)
+    other = system.queues[number]
+    (tmp_path / "file").touch()
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        inside.add_file(fd)
+        request = Request(fd, fd, EventType.INODE, 0, 0, MODIFY, 0, 0, 0, 0)
+        other.add(request, inside.client)
+        inside.queue.remove(Request(fd, 0, EventType.INODE, 0, 0, 0, 0, 0, 0, 0), inside.client)
+        (kevent,) = other.kevents[EventType.INODE, fd]
+        assert not kevent.notice_close()
+    finally:
+        os.close(fd)
+    assert kevent.notice_close()
+    system.close(number)
