@@ -40,8 +40,8 @@ class Looks:
         """How often each was looked at again since the last news."""
 
     def look(self, kevent: Kevent) -> None:
-        """A file of what the kevent watches was closed, or is about to be."""
-        if not kevent.notice_close():
+        """News say that a file of what the kevent watches was closed, or is about to be."""
+        if not kevent.notice_close(True):
             waits = kevent in self._pending
             self._pending[kevent] = 0
             if not waits:

@@ -279,13 +279,20 @@ class InodeKevent(Kevent):
             self._is_over = True
             self.user.closed(self, True)
 
-    def notice_close(self) -> bool:
-        """Whether the file that the kevent was added by was closed, of all files of the inode."""
+    def notice_close(self, told: bool = False) -> bool:
+        """Whether the file that the kevent was added by was closed, of all files of the inode.
+
+        Unless it is @told, by news that are being read, there may be news of what happened before.
+        """
         close = self._close
-        if close is None or close.over or self.state & (DEAD | REMOVED):
+        if close is None or self.state & (DEAD | REMOVED):
             return True
-        over = close.look()
+        if not told:
+            self.user.watches.read()
+        over = close.over or close.look()
         if over:
+            if not told:
+                self.user.watches.read()
             self.user.closed(self, False)
             return True
         if over is None:

@@ -108,6 +108,8 @@ class Watches:
         self._system = system
         self._lock = threading.RLock()
         """Nothing is done under it that may take the server of a file system to answer."""
+        self._reading = threading.Lock()
+        """Of who reads the news.  Outside of it are a pool's and the clocks', inside `_lock`."""
         self._watches: dict[int, Watch] = {}
         self._inotify = -1
         self._companions = 0
@@ -272,9 +274,12 @@ class Watches:
     # What happens
 
     def read(self) -> None:
-        """Report what has happened."""
-        for events in syscalls.inotify_read(self._inotify):
-            self._handle(events)
+        """Report what has happened: when this returns it has been reported."""
+        if self._inotify < 0:
+            return
+        with self._reading:
+            for events in syscalls.inotify_read(self._inotify):
+                self._handle(events)
 
     def _handle(self, events: list[tuple[int, int, int, bytes]]) -> None:
         last: dict[int, int] = {}

@@ -21,7 +21,7 @@ import pytest
 from runner.simulator import Simulator
 
 import pykevent
-from pykevent import EventFlags, InodeEvents, Queue
+from pykevent import EventFlags, Flags, InodeEvents, Queue
 from pykevent.abi import EVENT, EventType
 from pykevent.sim import device, inode, marks, syscalls, watches
 from pykevent.sim.account import Limits
@@ -35,6 +35,7 @@ from tests.conformance.support import Child, InThread, cookies, eventually, now,
 
 CREATE, MODIFY, ATTRIB = InodeEvents.CREATE, InodeEvents.MODIFY, InodeEvents.ATTRIB
 OVERFLOW = EventFlags.OVERFLOW
+NOTIFY_BROKEN = Flags.NOTIFY_BROKEN
 NAME = EventFlags.NAME
 F_SETSIG, F_GETSIG = 10, 11
 _libc = syscalls._libc
@@ -659,6 +660,21 @@ def test_nothing_is_listed_on_a_fuse_file_system(inside: Inside, simulator: Simu
     assert watch is not None
     assert watch.path == b""
     assert not watch.companions
+
+
+def test_what_happened_before_a_close_is_told_before_it_whoever_looks_first(
+    inside: Inside, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    fd = os.open(tmp_path, os.O_RDONLY)
+    request = Request(fd, 7, EventType.INODE, 0, NOTIFY_BROKEN, MODIFY, 0, 0, 0, 0)
+    inside.queue.add(request, inside.client)
+    kevent = inside.kevent(EventType.INODE, fd)
+    with inside.system.leaves._lock:  # the hub reads nothing
+        writes(tmp_path / "file")
+        os.close(fd)
+        assert kevent.notice_close()
+    assert inside.wait() == [(7, MODIFY, 5, NAME), (7, 0, 1, EventFlags.BROKEN | EventFlags.LAST)]
 
 
 # Users
