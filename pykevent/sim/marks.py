@@ -37,6 +37,8 @@ _PAUSES = 20
 """And in terms of what a search takes."""
 _CREDIT = 0.25
 """Seconds of such pauses that are left out at first."""
+_PASSES = 4
+"""How often one looks for processes that have come meanwhile."""
 
 Place = tuple[int, int]
 """A process, and a number of a descriptor in it."""
@@ -178,13 +180,16 @@ class Marks:
         seen: set[str] = {str(os.getpid())}
         try:
             # Until no process has come: it may have what another one has closed meanwhile.
-            while fresh := [
-                pid for pid in os.listdir("/proc") if pid.isdigit() and pid not in seen
-            ]:
+            for _ in range(_PASSES):
+                fresh = [pid for pid in os.listdir("/proc") if pid.isdigit() and pid not in seen]
+                if not fresh:
+                    self._began, self._found = began, found
+                    break
                 for pid in fresh:
                     self._search_process(int(pid), found)
                 seen.update(fresh)
-            self._began, self._found = began, found
+            else:
+                raise BlockingIOError(errno.EAGAIN, "there are always new processes")
         except OSError:
             # What was found is known none the less; what was not is not.
             self._found.update(found)

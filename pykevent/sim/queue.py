@@ -175,7 +175,7 @@ class User(ReadyList):
             self.account.charge(self.count)
         except RefusedError:
             self._reap_all_ghosts()
-            self.system.releases.settle(self.account)
+            self.system.releases.settle()
             self.account.charge(self.count)
         self.count += 1
 
@@ -315,23 +315,29 @@ class User(ReadyList):
                     return
             raise RefusedError(errno.ENOENT)
 
-    @property
-    def has_to_look(self) -> bool:
-        """Whether there is anything that shows only to who looks."""
-        return bool(self.reporters or self.looked_at)
+    def has_to_look(self, nested: bool) -> bool:
+        """Whether there is anything for `look`."""
+        if nested:
+            return not self.nested.keys().isdisjoint(self.reporters.keys())
+        return bool(self.looked_at) or not self.reporters.keys() <= self.nested.keys()
 
-    def look(self) -> None:
-        """Notice what shows only to who looks: closes that are to be reported, and signals."""
+    def look(self, nested: bool) -> None:
+        """Notice what shows only to who looks: closes that are to be reported, and signals.
+
+        Or the closes of @nested files, which to look at may be to wait for who polls this queue.
+        """
         for kevent in list(self.reporters):
-            if kevent.gone():
+            if (kevent in self.nested) == nested and kevent.gone():
                 self.closed(kevent, False)
+        if nested:
+            return
         pending: dict[int, int] = {}
         for watcher in list(self.looked_at):
             watcher.look(pending)
 
     def info(self) -> bytes:
         """``struct kevent_info``."""
-        self.system.releases.settle(self.account)
+        self.system.releases.settle()
         limits = self.account.limits
         with self._changing():
             self._reap_all_ghosts()

@@ -8,6 +8,7 @@ import itertools
 import os
 import threading
 import time
+from functools import partial
 from weakref import WeakValueDictionary
 
 from pykevent.sim import syscalls
@@ -47,9 +48,10 @@ class System:
         self.leaves = Pool("leaves")
         self.clients = Clients(self.leaves)
         self.nested = Pool("nested")
+        self.nested.tick = partial(self._tick, nested=True)
         self.looker = Pool("looker")
         """Its thread looks at what shows only to who looks, however long that takes."""
-        self.looker.tick = self._tick
+        self.looker.tick = partial(self._tick, nested=False)
         self.descriptors = Descriptors()
         self.files = Registry(self.leaves, self.descriptors)
         self.queue_files = Registry(self.nested, self.descriptors)
@@ -89,7 +91,7 @@ class System:
         """The end of one."""
         queue = self.queues.pop(number)
         queue.release()
-        self.releases.forget(queue)
+        self.releases.done()
 
     def drain(self, pool: Pool) -> None:
         """Have what a pool was told of known."""
@@ -106,24 +108,24 @@ class System:
             self.drain(self.nested)
         self.clocks.expire()
         self.looks.look_at_all()
-        if queue.has_to_look:
-            queue.look()
+        if queue.has_to_look(nested=False):
+            queue.look(nested=False)
 
     def sync_polled(self, queue: User) -> None:
         """The same for who polls the queue, perhaps by way of what it watches: no looking there."""
         self.leaves.drain()
         self.clocks.expire()
         self.looks.look_at_all()
-        if queue.has_to_look:
-            queue.look()
+        if queue.has_to_look(nested=False):
+            queue.look(nested=False)
 
-    def _tick(self) -> float | None:
-        looking = [queue for queue in list(self.queues.values()) if queue.has_to_look]
+    def _tick(self, nested: bool) -> float | None:
+        looking = [queue for queue in list(self.queues.values()) if queue.has_to_look(nested)]
         if not looking:
             return None
         begun = time.monotonic()
         for queue in looking:
-            queue.look()
+            queue.look(nested)
         # No more than a twentieth of the time is spent on this.
         return max(TICK, 20 * (time.monotonic() - begun))
 
