@@ -5,7 +5,9 @@ An implementation of the contract in ``doc/kevent.4`` of its own, in pure Python
 files are named after those of the module: `kevent`, `ready` and `queue` are the subsystem,
 `sources` the table of types with one file per source, `ioctl` and `device` the file that clients
 open.  `client` reaches the descriptors of clients, `hub` hears of everything that happens,
-`server` is the FUSE side, `mount` and `daemon` are the process around it.
+`registration` watches what can be polled, `watches` inodes, `closes` and `marks` the end of files,
+`releases` that of queues.  `server` is the FUSE side, `mount` and `daemon` are the process around
+it.
 
 Nothing here is imported by the rest of the package unless a simulator is asked for.
 """

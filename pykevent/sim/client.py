@@ -80,8 +80,9 @@ class Borrowed:
         self._anonymous: str | None = None
 
     def close(self) -> None:
-        """Give it back."""
-        os.close(self.fd)
+        """Give it back; that its server is not content with that is nobody's business."""
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
 
     @property
     def kind(self) -> int:

@@ -40,8 +40,8 @@ class Looks:
         """How often each was looked at again since the last news."""
 
     def look(self, kevent: Kevent) -> None:
-        """A file of what the kevent watches was closed, or is about to be."""
-        if not kevent.notice_close():
+        """News say that a file of what the kevent watches was closed, or is about to be."""
+        if not kevent.notice_close(True):
             waits = kevent in self._pending
             self._pending[kevent] = 0
             if not waits:
@@ -79,8 +79,13 @@ class Closes:
         """Have the close of a kevent's file reported."""
         if borrowed.kind & _TOLD and self._watch(kevent, borrowed):
             return
-        kevent.user.reporters[kevent] = None
-        self._system.looker.kick()
+        self._look_for(kevent)
+
+    def _look_for(self, kevent: FileKevent) -> None:
+        """Have it looked at now and then."""
+        user = kevent.user
+        user.reporters[kevent] = None
+        (self._system.nested if kevent in user.nested else self._system.looker).kick()
 
     def _watch(self, kevent: FileKevent, borrowed: Borrowed) -> bool:
         with self._lock:
@@ -131,5 +136,4 @@ class Closes:
     def _lost(self, kevents: dict[FileKevent, None]) -> None:
         for kevent in kevents:
             kevent.close_watch = -1
-            kevent.user.reporters[kevent] = None
-        self._system.looker.kick()
+            self._look_for(kevent)

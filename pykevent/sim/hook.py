@@ -101,7 +101,7 @@ class FileKevent(Kevent):
         registration = self._registration
         return registration is None or registration.gone()
 
-    def notice_close(self) -> bool:
+    def notice_close(self, told: bool = False) -> bool:
         """Report the close of the file once it is done."""
         if not self.gone():
             return False

@@ -63,7 +63,8 @@ class Pool:
     def drain(self) -> None:
         """Make the calls that are due: none hinders the others, or concerns who has them made."""
         with self._lock:
-            while True:
+            # Each is told of once, however busy it is.
+            for _ in range(len(self._calls) // _AT_ONCE + 1):
                 events = self._epoll.poll(0, _AT_ONCE)
                 for fd, _ in events:
                     call = self._calls.get(fd)
@@ -94,23 +95,26 @@ class Pool:
             return
         with self._start_lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
 
     def _run(self) -> None:
+        asked: list[threading.Event] = []
         poller = select.poll()
         poller.register(self._epoll.fileno(), select.POLLIN)
         poller.register(self._kick, select.POLLIN)
         while True:
             try:
                 seconds = self.tick()
+                for done in asked:
+                    done.set()
+                asked = []
                 ready = poller.poll(None if seconds is None else seconds * 1000)
                 if any(fd == self._kick for fd, _ in ready):
                     os.eventfd_read(self._kick)
                 asked = [self._asked.popleft() for _ in range(len(self._asked))]
                 self.drain()
-                for done in asked:
-                    done.set()
             except Exception:
                 _log.exception("in the hub")
                 time.sleep(_PAUSE)

@@ -4,30 +4,20 @@
 Every occurrence is an item of its own on the ready list, so that those of several kevents are
 delivered in the order in which they came about; a kevent has a bounded number of them, and one
 more to say that some were lost.
-
-Neither a directory nor a file can be polled, so that no epoll tells its close.  inotify says that
-an open file of the inode was closed, not which.  For a directory a lock tells: a read lock of one
-byte far beyond any use, which belongs to the client's open file, so that the kernel lets it go with
-the last close of that.  A file may have others' locks: it is marked instead, by F_SETSIG, which
-means nothing to a file that sends no signals, and looked for where it was, then everywhere.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import itertools
 import os
-import signal
-import stat
-import struct
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from pykevent.abi import EventFlags, EventType, Feature, InodeEvents
-from pykevent.sim import syscalls
-from pykevent.sim.client import ANON, PTY_MASTER, Borrowed, Client
+from pykevent.sim.client import ANON, PTY_MASTER, Client
+from pykevent.sim.clocks import Alarm
 from pykevent.sim.kevent import (
     BROKEN,
     DEAD,
@@ -44,6 +34,7 @@ from pykevent.sim.kevent import (
     Request,
     Target,
 )
+from pykevent.sim.marks import Close
 from pykevent.sim.watches import Watch
 
 if TYPE_CHECKING:
@@ -55,12 +46,9 @@ DEFAULT_SHARE = 16
 _NAME, _OVERFLOW = int(EventFlags.NAME), int(EventFlags.OVERFLOW)
 _ISDIR = int(InodeEvents.ISDIR)
 
-_F_SETSIG, _F_GETSIG = 10, 11
-_F_OFD_GETLK, _F_OFD_SETLK = 36, 37
-_FLOCK = struct.Struct("=hh4xqqi4x")
-_first_token = (1 << 61) + int.from_bytes(os.urandom(6), "little") * 256
-# Not next to each other: the kernel would make one lock of two.
-_tokens = itertools.count(_first_token, 2)
+_LOOK_AGAIN = 20_000_000
+_LOOK_AT_LEAST = 1_000_000_000
+"""Nanoseconds until a close is looked for again that could not be: at first, and later."""
 
 
 class Occurrence(Item):
@@ -80,11 +68,13 @@ class InodeKevent(Kevent):
     """A kevent of an inode, by descriptor."""
 
     __slots__ = (
+        "_alarm",
         "_client",
         "_close",
         "_inode",
         "_is_over",
         "_limit",
+        "_looks_again",
         "_lost",
         "_occurrences",
         "_overflow",
@@ -102,11 +92,14 @@ class InodeKevent(Kevent):
 
     def __init__(self, user: User, request: Request) -> None:
         super().__init__(user, request)
+        self._alarm: Alarm | None = None
         self._client: Client | None = None
         self._close: Close | None = None
         self._inode = (0, 0)
         self._is_over = False
         self._limit = self._wanted(request)
+        self._looks_again = 0
+        """Nanoseconds after which it is to be looked again whether the file was closed."""
         self._lost = 0
         self._occurrences: dict[Occurrence, None] = {}
         self._overflow = Occurrence(self, 0, 0, b"")
@@ -171,18 +164,18 @@ class InodeKevent(Kevent):
                 raise RefusedError(errno.EOPNOTSUPP)
         status = os.fstat(fd)
         self.nameless = status.st_nlink == 0
-        system = self.user.system
+        inode = (status.st_dev, status.st_ino)
+        self.user.account.charge_watch(inode)
+        self._inode = inode
         try:
-            watch = system.watches.add(self, fd, status, borrowed is not None)
+            watch = self.user.watches.add(self, fd, status, borrowed is not None)
+            self._watch = watch
+            if borrowed is not None:
+                self._close = Close(borrowed, watch.marks)
         except OSError as error:
             raise RefusedError(error.errno or errno.EIO) from None
         finally:
             self._client = None
-        self._watch = watch
-        if borrowed is not None:
-            self._close = Close(borrowed)
-        self.user.account.charge_watch((status.st_dev, status.st_ino))
-        self._inode = (status.st_dev, status.st_ino)
 
     def modify(self, request: Request, target: Target) -> None:
         """Occurrences that wait are kept."""
@@ -193,18 +186,19 @@ class InodeKevent(Kevent):
                 raise RefusedError(errno.ENOENT)
             self._limit = self._wanted(request)
         if self._watch is not None:
-            self.user.system.watches.accompany(self._watch, request.events)
+            self.user.watches.accompany(self._watch, request.events)
         self.user.poked()
 
     def dequeue(self) -> None:
         """Watch it no more."""
-        if self._watch is not None:
-            self.user.system.watches.remove(self, self._watch)
-        if self._inode != (0, 0):
-            self.user.account.uncharge_watch(self._inode)
         if self._close is not None:
+            # Before another kevent of the inode can be the first that watches it.
             self._close.give_up()
             self._close = None
+        if self._watch is not None:
+            self.user.watches.remove(self, self._watch)
+        if self._inode != (0, 0):
+            self.user.account.uncharge_watch(self._inode)
         with self.user.lock:
             for occurrence in self._occurrences:
                 if occurrence is not self._overflow:
@@ -261,8 +255,10 @@ class InodeKevent(Kevent):
 
     def lose(self) -> None:
         """Something has happened, but what is not known."""
+        wake = False
         with self.user.lock:
-            wake = self._lose_locked()
+            if not self._is_over and not self.state & (DEAD | REMOVED | BROKEN):
+                wake = self._lose_locked()
         if wake:
             self.user.poked()
 
@@ -283,15 +279,39 @@ class InodeKevent(Kevent):
             self._is_over = True
             self.user.closed(self, True)
 
-    def notice_close(self) -> bool:
-        """Whether the file that the kevent was added by was closed, of all files of the inode."""
+    def notice_close(self, told: bool = False) -> bool:
+        """Whether the file that the kevent was added by was closed, of all files of the inode.
+
+        Unless it is @told, by news that are being read, there may be news of what happened before.
+        """
         close = self._close
-        if close is None or close.over or self.state & (DEAD | REMOVED):
+        if close is None or self.state & (DEAD | REMOVED):
             return True
-        if not close.look():
-            return False
-        self.user.closed(self, False)
-        return True
+        if not told:
+            self.user.watches.read()
+        over = close.over or close.look()
+        if over:
+            if not told:
+                self.user.watches.read()
+            self.user.closed(self, False)
+            return True
+        if over is None:
+            self._look_again()
+        return False
+
+    def _look_again(self) -> None:
+        """Whether the file was closed is not known."""
+        if self._alarm is not None:
+            return
+
+        def again(alarm: Alarm) -> None:
+            self._alarm = None
+            if self.notice_close() or self._alarm is None:
+                self._looks_again = 0
+
+        self._looks_again = min(2 * self._looks_again, _LOOK_AT_LEAST) or _LOOK_AGAIN
+        when = time.monotonic_ns() + self._looks_again
+        self._alarm = self.user.system.clocks.set(time.CLOCK_MONOTONIC, when, again)
 
     # Delivery
 
@@ -349,109 +369,3 @@ class PathKevent(InodeKevent):
     type = int(EventType.PATH)
     descriptor = False
     all_flags = NOFOLLOW
-
-
-class Close:
-    """How the close of a descriptor that cannot be polled is seen."""
-
-    def __init__(self, borrowed: Borrowed) -> None:
-        self.over = False
-        self._process = borrowed.process
-        self._number = borrowed.number
-        self._inode = (borrowed.stat.st_dev, borrowed.stat.st_ino)
-        self._token = 0
-        self._signal = 0
-        if stat.S_ISDIR(borrowed.stat.st_mode):
-            token = next(_tokens)
-            lock = _FLOCK.pack(fcntl.F_RDLCK, 0, token, 1, 0)
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(borrowed.fd, _F_OFD_SETLK, lock)
-                self._token = token
-        if not self._token:
-            self._signal = fcntl.fcntl(borrowed.fd, _F_GETSIG)
-            if not self._signal:
-                self._signal = signal.SIGIO
-                fcntl.fcntl(borrowed.fd, _F_SETSIG, self._signal)
-
-    def is_of(self, borrowed: Borrowed) -> bool:
-        """Whether it is that very open file."""
-        return not self.over and self._is_ours(borrowed.fd)
-
-    def _is_ours(self, fd: int) -> bool:
-        status = os.fstat(fd)
-        if self._inode != (status.st_dev, status.st_ino):
-            return False
-        if self._token:
-            # A lock is in the way of all but who has it.
-            asked = _FLOCK.pack(fcntl.F_WRLCK, 0, self._token, 1, 0)
-            answer = fcntl.fcntl(fd, _F_OFD_GETLK, asked)
-            return bool(_FLOCK.unpack(answer)[0] == fcntl.F_UNLCK)
-        return fcntl.fcntl(fd, _F_GETSIG) == self._signal
-
-    def look(self) -> bool:
-        """Whether it was closed, everywhere."""
-        if self._token:
-            with open("/proc/locks") as file:
-                self.over = f" {self._token} " not in file.read()
-        else:
-            self.over = not self._is_open()
-        return self.over
-
-    def _is_open(self) -> bool:
-        return self._has(self._process.pidfd, self._number) or any(self._elsewhere())
-
-    def _has(self, pidfd: int, number: int) -> bool:
-        """Whether that descriptor of a process is the file."""
-        try:
-            fd = syscalls.pidfd_getfd(pidfd, number)
-        except OSError:
-            return False
-        try:
-            return self._is_ours(fd)
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
-
-    def _elsewhere(self) -> Iterator[bool]:
-        """Descriptors of the file in any process that we may look at."""
-        me = str(os.getpid())
-        for pid in os.listdir("/proc"):
-            if not pid.isdigit() or pid == me:
-                continue
-            with contextlib.suppress(OSError):
-                numbers = [
-                    number
-                    for number in os.listdir(f"/proc/{pid}/fd")
-                    if self._is_inode(f"/proc/{pid}/fd/{number}")
-                ]
-                if not numbers:
-                    continue
-                pidfd = os.pidfd_open(int(pid))
-                try:
-                    yield from (self._has(pidfd, int(number)) for number in numbers)
-                finally:
-                    os.close(pidfd)
-
-    def _is_inode(self, path: str) -> bool:
-        try:
-            status = os.stat(path)
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == self._inode
-
-    def give_up(self) -> None:
-        """Leave no lock behind in the client's open file, as far as it is within reach."""
-        if not self._token or self.over:
-            return
-        with contextlib.suppress(OSError):
-            if not self._process.alive():
-                return
-            fd = syscalls.pidfd_getfd(self._process.pidfd, self._number)
-            try:
-                if self._is_ours(fd):
-                    lock = _FLOCK.pack(fcntl.F_UNLCK, 0, self._token, 1, 0)
-                    fcntl.fcntl(fd, _F_OFD_SETLK, lock)
-            finally:
-                os.close(fd)
-        self.over = True

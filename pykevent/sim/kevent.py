@@ -196,8 +196,11 @@ class Kevent:
         """Whether what it watches was closed without a word."""
         return False
 
-    def notice_close(self) -> bool:
-        """Look whether its file was closed, and report that; whether no more looks are needed."""
+    def notice_close(self, told: bool = False) -> bool:
+        """Look whether its file was closed, and report that; whether no more looks are needed.
+
+        @told says that news of a close ask for it.
+        """
         return True
 
     def park(self, park: bool) -> bool:

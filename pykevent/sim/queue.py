@@ -42,6 +42,7 @@ from pykevent.sim.user import UserKevent
 
 if TYPE_CHECKING:
     from pykevent.sim.system import System
+    from pykevent.sim.watches import Watches
 
 GHOST_SCAN = 16
 """How many neighbours of one number an ADD looks at for ghosts."""
@@ -52,10 +53,11 @@ Key = tuple[int, int]
 class User(ReadyList):
     """Everything that one open device holds."""
 
-    def __init__(self, system: System, account: Account) -> None:
+    def __init__(self, system: System, account: Account, watches: Watches) -> None:
         super().__init__()
         self.system = system
         self.account = account
+        self.watches = watches
         self.mutex = threading.Lock()
         self.kevents: dict[Key, list[Kevent]] = {}
         self.count = 0
@@ -173,7 +175,7 @@ class User(ReadyList):
             self.account.charge(self.count)
         except RefusedError:
             self._reap_all_ghosts()
-            self.system.releases.settle(self.account)
+            self.system.releases.settle()
             self.account.charge(self.count)
         self.count += 1
 
@@ -241,12 +243,12 @@ class User(ReadyList):
 
     def _publish(self, kevent: Kevent) -> None:
         """From here on a new kevent may be delivered."""
-        wake = False
         with self.lock:
             kevent.state &= ~NEW
+            wake = kevent.park(False)
             if kevent.state & AGAIN:
                 kevent.state &= ~AGAIN
-                wake = self.ready_locked(kevent)
+                wake |= self.ready_locked(kevent)
         if wake:
             self.poked()
 
@@ -313,23 +315,29 @@ class User(ReadyList):
                     return
             raise RefusedError(errno.ENOENT)
 
-    @property
-    def has_to_look(self) -> bool:
-        """Whether there is anything that shows only to who looks."""
-        return bool(self.reporters or self.looked_at)
+    def has_to_look(self, nested: bool) -> bool:
+        """Whether there is anything for `look`."""
+        if nested:
+            return not self.nested.keys().isdisjoint(self.reporters.keys())
+        return bool(self.looked_at) or not self.reporters.keys() <= self.nested.keys()
 
-    def look(self) -> None:
-        """Notice what shows only to who looks: closes that are to be reported, and signals."""
+    def look(self, nested: bool) -> None:
+        """Notice what shows only to who looks: closes that are to be reported, and signals.
+
+        Or the closes of @nested files, which to look at may be to wait for who polls this queue.
+        """
         for kevent in list(self.reporters):
-            if kevent.gone():
+            if (kevent in self.nested) == nested and kevent.gone():
                 self.closed(kevent, False)
+        if nested:
+            return
         pending: dict[int, int] = {}
         for watcher in list(self.looked_at):
             watcher.look(pending)
 
     def info(self) -> bytes:
         """``struct kevent_info``."""
-        self.system.releases.settle(self.account)
+        self.system.releases.settle()
         limits = self.account.limits
         with self._changing():
             self._reap_all_ghosts()

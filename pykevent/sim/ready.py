@@ -109,7 +109,7 @@ class ReadyList:
 
     def item_ready_locked(self, kevent: Kevent, item: Item) -> bool:
         """Enqueue one of many occurrences; whether `poked` is to be called."""
-        if kevent.state & (DEAD | REMOVED | ASLEEP):
+        if kevent.state & (DEAD | REMOVED | ASLEEP | NEW):
             return False
         self.append_locked(item)
         return True

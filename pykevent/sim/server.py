@@ -73,6 +73,8 @@ class _Names:
     """The operations that there are, for fusepy to ask for."""
 
     use_ns = True
+    # What is done with an open file has no path, which libfuse would keep locked all the while.
+    flag_nullpath_ok = flag_nopath = True
     getattr = readdir = open = read = write = flush = release = ioctl = poll = init = True
     truncate = True
 
@@ -144,6 +146,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             subtype="pykevent",
             auto_unmount=True,
             atomic_o_trunc=True,
+            default_permissions=True,
             **options,
         )
 
@@ -157,7 +160,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
     def _settle_in(self) -> None:
         try:
             self.system.clients.own_device = os.stat(self._mountpoint).st_dev
-            self.system.releases.watch(self._mountpoint + DEVICE)
+            self.system.releases.watch(self._mountpoint + DEVICE, self._mountpoint)
             self._ready()
         except OSError as error:
             _log.error("%s: %s", self._mountpoint, error)
@@ -165,11 +168,13 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def getattr(self, path: bytes, buffer: Any) -> int:
         """stat(2)."""
-        return self.fgetattr(path, buffer, None)
+        return self._status(path.decode(errors="replace"), buffer)
 
-    def fgetattr(self, path: bytes, buffer: Any, fip: Any) -> int:
+    def fgetattr(self, path: bytes | None, buffer: Any, fip: Any) -> int:
         """fstat(2)."""
-        name = path.decode(errors="replace")
+        return self._status(DEVICE if fip.contents.fh else PID, buffer)
+
+    def _status(self, name: str, buffer: Any) -> int:
         ctypes.memset(buffer, 0, ctypes.sizeof(fuse.c_stat))
         status = buffer.contents
         if name == "/":
@@ -213,10 +218,6 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def flush(self, path: bytes, fip: Any) -> int:
         """close(2) of one descriptor; there may be others."""
-        queue = self.system.queues.get(fip.contents.fh)
-        # What we had borrowed ourselves says nothing.
-        if queue is not None and not self._is_our_own():
-            self.system.releases.flushed(queue)
         return 0
 
     def release(self, path: bytes, fip: Any) -> int:
@@ -289,7 +290,6 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             return -errno.ENOTTY
         if data is None:
             return ioctl(queue, number, bytearray(), self._call())
-        self.system.releases.forget(queue)
         call = self._call()
         # The answer is written when all is done: what cannot be written must not be done.
         if not syscalls.may_write(tid, argument or 0, data, size):

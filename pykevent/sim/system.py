@@ -6,7 +6,10 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import threading
 import time
+from functools import partial
+from weakref import WeakValueDictionary
 
 from pykevent.sim import syscalls
 from pykevent.sim.account import Accounts, Limits
@@ -16,6 +19,7 @@ from pykevent.sim.closes import Closes, Looks
 from pykevent.sim.hub import Pool
 from pykevent.sim.inode import InodeKevent
 from pykevent.sim.kevent import RefusedError
+from pykevent.sim.marks import Marks
 from pykevent.sim.queue import User
 from pykevent.sim.registration import Descriptors, Registry
 from pykevent.sim.releases import Releases
@@ -44,9 +48,10 @@ class System:
         self.leaves = Pool("leaves")
         self.clients = Clients(self.leaves)
         self.nested = Pool("nested")
+        self.nested.tick = partial(self._tick, nested=True)
         self.looker = Pool("looker")
         """Its thread looks at what shows only to who looks, however long that takes."""
-        self.looker.tick = self._tick
+        self.looker.tick = partial(self._tick, nested=False)
         self.descriptors = Descriptors()
         self.files = Registry(self.leaves, self.descriptors)
         self.queue_files = Registry(self.nested, self.descriptors)
@@ -54,7 +59,9 @@ class System:
         self.releases = Releases(self.leaves)
         self.looks = Looks(self.clocks)
         self.closes = Closes(self)
-        self.watches = Watches(self)
+        self._lock = threading.Lock()
+        self._watches: dict[int, Watches] = {}
+        self._marks: WeakValueDictionary[tuple[int, int], Marks] = WeakValueDictionary()
         self.queues: dict[int, User] = {}
         self._numbers = itertools.count(1)
         for fd in self.clocks.filenos():
@@ -65,14 +72,26 @@ class System:
     def open(self, uid: int) -> int:
         """A new queue, by its number."""
         number = next(self._numbers)
-        self.queues[number] = User(self, self.accounts.get(uid))
+        # Nobody's events get lost because others have too many.
+        with self._lock:
+            watches = self._watches.get(uid) or self._watches.setdefault(uid, Watches(self))
+        self.queues[number] = User(self, self.accounts.get(uid), watches)
         return number
+
+    def marks(self, status: os.stat_result, is_fuse: bool) -> Marks:
+        """The marks on the files of an inode, whichever users watch it."""
+        inode = status.st_dev, status.st_ino
+        with self._lock:
+            marks = self._marks.get(inode)
+            if marks is None:
+                marks = self._marks[inode] = Marks(status, is_fuse)
+            return marks
 
     def close(self, number: int) -> None:
         """The end of one."""
         queue = self.queues.pop(number)
         queue.release()
-        self.releases.forget(queue)
+        self.releases.done()
 
     def drain(self, pool: Pool) -> None:
         """Have what a pool was told of known."""
@@ -89,24 +108,24 @@ class System:
             self.drain(self.nested)
         self.clocks.expire()
         self.looks.look_at_all()
-        if queue.has_to_look:
-            queue.look()
+        if queue.has_to_look(nested=False):
+            queue.look(nested=False)
 
     def sync_polled(self, queue: User) -> None:
         """The same for who polls the queue, perhaps by way of what it watches: no looking there."""
         self.leaves.drain()
         self.clocks.expire()
         self.looks.look_at_all()
-        if queue.has_to_look:
-            queue.look()
+        if queue.has_to_look(nested=False):
+            queue.look(nested=False)
 
-    def _tick(self) -> float | None:
-        looking = [queue for queue in list(self.queues.values()) if queue.has_to_look]
+    def _tick(self, nested: bool) -> float | None:
+        looking = [queue for queue in list(self.queues.values()) if queue.has_to_look(nested)]
         if not looking:
             return None
         begun = time.monotonic()
         for queue in looking:
-            queue.look()
+            queue.look(nested)
         # No more than a twentieth of the time is spent on this.
         return max(TICK, 20 * (time.monotonic() - begun))
 

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import pykevent
-from pykevent import EventType, InodeEvents, Queue
+from pykevent import EventType, Flags, InodeEvents, Queue
 
 from .inodes import ALL, ENTRIES, Opened, happened, seen
-from .support import cookies, drain, now, one
+from .support import cookies, drain, now, one, refused
 
 pytestmark = pytest.mark.needs("INODE")
 
@@ -290,10 +292,67 @@ def test_a_one_shot_reports_one_event_also_at_the_end_of_its_inode(
 ) -> None:
     path = tmp_path / "directory"
     path.mkdir()
-    flags = pykevent.Flags.ONESHOT
+    flags = Flags.ONESHOT
     queue.add_path(path, InodeEvents.CREATE | InodeEvents.SELF_REMOVED, 1, flags=flags)
     (path / "entry").touch()
     (path / "entry").unlink()
     path.rmdir()
     events = drain(queue)
     assert [(event.events, event.last) for event in events] == [(InodeEvents.CREATE, True)]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_of_several_open_files_of_one_inode_those_that_were_closed_are_told(
+    queue: Queue, tmp_path: Path, stack: ExitStack, kind: str
+) -> None:
+    path = tmp_path / "watched"
+    path.touch() if kind == "file" else path.mkdir()
+    files = [stack.enter_context(Opened(path)) for _ in range(5)]
+    for cookie, file in enumerate(files):
+        queue.add(pykevent.inode_event(file, ATTRIB, Flags.NOTIFY_BROKEN, cookie=cookie))
+    for cookie in (3, 0, 4):
+        files[cookie].close()
+        assert [(event.cookie, event.broken) for event in now(queue)] == [(cookie, True)]
+    path.chmod(0o700)
+    assert sorted(cookies(drain(queue))) == [1, 2]
+    queue.remove(EventType.INODE, files[1].fileno())
+    files[2].close()
+    assert [(event.cookie, event.broken) for event in now(queue)] == [(2, True)]
+    assert queue.info().kevents == 0
+
+
+def test_what_is_open_elsewhere_under_another_number_is_not_closed_by_others_closes(
+    queue: Queue, directory: Opened
+) -> None:
+    twin = os.dup(directory.fileno())
+    try:
+        queue.add(pykevent.inode_event(directory, CREATE, Flags.NOTIFY_BROKEN, cookie=1))
+        directory.close()
+        for number in range(20):
+            Opened(directory.path).close()
+            assert now(queue) == []
+            (directory.path / str(number)).touch()
+            assert cookies(now(queue)) == [1]
+    finally:
+        os.close(twin)
+    assert [event.broken for event in drain(queue)] == [True]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_opened_again_under_its_number_it_is_another_file(
+    queue: Queue, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "watched"
+    path.touch() if kind == "file" else path.mkdir()
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        for cookie in range(3):
+            queue.add(pykevent.inode_event(fd, ATTRIB, Flags.NOTIFY_BROKEN, cookie=cookie))
+            again = os.open(path, os.O_RDONLY)
+            os.dup2(again, fd, inheritable=False)
+            os.close(again)
+            assert [(event.cookie, event.broken) for event in now(queue)] == [(cookie, True)]
+            with refused(errno.ENOENT):
+                queue.remove(EventType.INODE, fd)
+    finally:
+        os.close(fd)

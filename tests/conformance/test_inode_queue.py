@@ -32,6 +32,21 @@ def test_identical_events_in_a_row_are_one_with_a_count(queue: Queue, directory:
     assert [event.count for event in events] == [5, 1, 1]
 
 
+def test_the_count_is_right_however_many_files_came_and_went(
+    queue: Queue, directory: Opened
+) -> None:
+    queue.add(pykevent.inode_event(directory, MODIFY))
+    for _ in range(1100):
+        (directory.path / "new").touch()
+        (directory.path / "new").rename(directory.path / "file")
+        assert now(queue) == []
+    with (directory.path / "file").open("r+b", buffering=0) as file:
+        for _ in range(5):
+            file.write(b"x")
+    event = one(queue)
+    assert (event.events, event.name, event.count) == (MODIFY, b"file", 5)
+
+
 def test_what_was_delivered_is_not_merged_with_what_comes_after(
     queue: Queue, directory: Opened
 ) -> None:

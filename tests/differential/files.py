@@ -41,6 +41,10 @@ class Inode:
         return int(ISDIR) if self.directory else 0
 
 
+_ANONYMOUS = Inode()
+"""Of all files that have none of their own."""
+
+
 @dataclass(eq=False)
 class OpenFile:
     """An open file, whatever descriptors it has."""
@@ -52,6 +56,8 @@ class OpenFile:
     bits: int = 0
     bytes: int = 0
     pending: list[int] = field(default_factory=list)
+    node: Inode = field(default_factory=Inode)
+    """The inode of what is no file or directory: write(2) modifies that, too."""
 
     @property
     def is_socket(self) -> bool:
@@ -172,10 +178,16 @@ class Files:
                 self._place(place[1], OpenFile(kind, inode=inode), effect)
             return
         connection = 0 if kind == "eventfd" else self._connection()
+        shared = Inode()
         for side, fd in enumerate(place):
             if len(place) == 1 and connection:
                 side = LISTENS
-            self._place(fd, OpenFile(kind, (connection, side)), effect)
+            file = OpenFile(kind, (connection, side))
+            if kind == "eventfd":
+                file.node = _ANONYMOUS
+            elif kind == "pipe":
+                file.node = shared
+            self._place(fd, file, effect)
 
     def step(self, step: Step, answer: dict[str, Any]) -> Effect:
         """A step, and what it was answered."""
@@ -206,6 +218,8 @@ class Files:
 
     def _send(self, step: Step, effect: Effect) -> None:
         file = self.table[step.fd]
+        if step.size or file.kind == "eventfd":
+            effect.happened.append((file.node, (MODIFY, 0, None)))
         effect.possible[file] = WRITABLE
         if file.kind == "eventfd":
             # An addition of nothing is no activity.

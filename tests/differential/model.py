@@ -334,7 +334,7 @@ class Model:
             assert file is not None
             if file.anonymous and (self.simulated or self.pinned & FileKind.ANON):
                 return -errno.EOPNOTSUPP
-            k.inode = file.inode
+            k.inode = file.inode or file.node
         queue.kevents.append(k)
         self.take(k, request)
         if k.conditional:

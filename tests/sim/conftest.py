@@ -10,12 +10,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from runner.simulator import Simulator
+from runner.simulator import Simulator, eventually, mounted
 
 import pykevent
 from pykevent import Queue
+from pykevent.sim import daemon, server
+from tests.conformance.support import child
 
 FOLDER = Path(__file__).parent
+
+assert server.LIBFUSE  # what a child without privileges needs is loaded
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,6 +54,35 @@ def simulator(place: Path) -> Iterator[Simulator]:
     """One that serves; when the test is over it is ended, and nothing may be left."""
     with Simulator(place / "mount") as served:
         yield served
+
+
+@pytest.fixture
+def theirs(place: Path) -> Iterator[Path]:
+    """Where the simulator of another user is mounted."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    place.chmod(0o777)
+    folder = place / "theirs"
+    reader, writer = os.pipe()
+
+    class Tells(daemon.ReadyCall):
+        def __call__(self) -> None:
+            os.write(writer, b"x")
+
+    def serves() -> None:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        daemon.Daemon(daemon.Options(str(folder))).run(Tells())
+
+    try:
+        with child(serves):
+            os.close(writer)
+            assert os.read(reader, 1) == b"x"
+            yield folder
+    finally:
+        os.close(reader)
+        eventually(lambda: not mounted(folder), "the mount is gone")
 
 
 @pytest.fixture

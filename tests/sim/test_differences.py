@@ -24,11 +24,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from runner.simulator import Simulator, mounted
+from runner.simulator import Simulator
 
 import pykevent
 from pykevent import EventType, FileKind, InodeEvents, PollEvents, Queue, SocketEvents
-from pykevent.sim import daemon, device, interrupts, server, watches
+from pykevent.sim import device, interrupts, watches
 from pykevent.sim.account import Limits
 from pykevent.sim.client import Client
 from pykevent.sim.kevent import RefusedError, Waiter
@@ -49,9 +49,6 @@ from tests.conformance.support import (
 MODIFY, CREATE = InodeEvents.MODIFY, InodeEvents.CREATE
 F_GETSIG = 11
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-assert server.LIBFUSE  # what a child without privileges needs is loaded
 
 
 def test_devices_are_pinned_and_nothing_else(queue: Queue) -> None:
@@ -168,16 +165,22 @@ def test_a_path_through_a_link_of_proc_that_jumps_is_eloop(queue: Queue, tmp_pat
     assert one(queue).name == b"made"
 
 
-def test_a_file_watched_by_descriptor_gets_the_signal_of_those_that_have_one(
+def test_a_file_watched_by_descriptor_has_a_signal_set_that_no_other_of_its_inode_has(
     queue: Queue, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    fd, other = (os.open(tmp_path / "file", os.O_RDONLY) for _ in range(2))
     try:
         queue.add(pykevent.inode_event(fd, MODIFY))
         assert fcntl.fcntl(fd, F_GETSIG) == signal.SIGIO
+        queue.add(pykevent.inode_event(other, MODIFY))
+        assert signal.SIGRTMIN <= fcntl.fcntl(other, F_GETSIG) <= signal.SIGRTMAX
+        for number in (fd, other):
+            queue.remove(EventType.INODE, number)
+            assert fcntl.fcntl(number, F_GETSIG) == 0
     finally:
         os.close(fd)
+        os.close(other)
 
 
 def test_of_more_entries_than_have_companions_writes_in_a_row_may_count_as_one(
@@ -371,30 +374,7 @@ def test_the_limits_are_options_and_not_files(simulator: Simulator) -> None:
     assert sorted(entry.name for entry in simulator.folder.iterdir()) == ["kevent", "pid"]
 
 
-def test_another_users_simulator_is_refused_in_a_sentence(place: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("becoming another user takes root")
-    place.chmod(0o777)
-    folder = place / "theirs"
-    reader, writer = os.pipe()
-
-    class Tells(daemon.ReadyCall):
-        def __call__(self) -> None:
-            os.write(writer, b"x")
-
-    def serves() -> None:
-        os.setgroups([])
-        os.setresgid(65534, 65534, 65534)
-        os.setresuid(65534, 65534, 65534)
-        daemon.Daemon(daemon.Options(str(folder), until_unused=True)).run(Tells())
-
-    try:
-        with child(serves):
-            os.close(writer)
-            assert os.read(reader, 1) == b"x"
-            with pytest.raises(PermissionError, match="it is the simulator of another user"):
-                pykevent.open(folder / "kevent")
-            as_nobody(lambda: pykevent.open(folder / "kevent").close())
-    finally:
-        os.close(reader)
-        eventually(lambda: not mounted(folder), "the mount is gone")
+def test_another_users_simulator_is_refused_in_a_sentence(theirs: Path) -> None:
+    with pytest.raises(PermissionError, match="it is the simulator of another user"):
+        pykevent.open(theirs / "kevent")
+    as_nobody(lambda: pykevent.open(theirs / "kevent").close())
