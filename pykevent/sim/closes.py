@@ -39,9 +39,12 @@ class Looks:
         self._pending: dict[Kevent, int] = {}
         """How often each was looked at again since the last news."""
 
-    def look(self, kevent: Kevent) -> None:
-        """News say that a file of what the kevent watches was closed, or is about to be."""
-        if not kevent.notice_close(True):
+    def look(self, kevent: Kevent, later: bool = False) -> None:
+        """News say that a file of what the kevent watches was closed, or is about to be.
+
+        With @later first comes what other news there are.
+        """
+        if later or not kevent.notice_close(True):
             waits = kevent in self._pending
             self._pending[kevent] = 0
             if not waits:

@@ -99,13 +99,15 @@ class User(ReadyList):
         return target
 
     def _find(self, kind: type[Kevent], ident: int, target: Target) -> Kevent | None:
-        # One that only waits to report the end of its file is not found by its descriptor.
+        ended = None
         for kevent in self.kevents.get((kind.type, ident), ()):
-            if kind.descriptor and kevent.state & BROKEN:
-                continue
-            if kevent.is_target(target):
+            if kevent.state & BROKEN:
+                # One that only waits to report its end is not found by its descriptor.
+                if not kind.descriptor and ended is None:
+                    ended = kevent
+            elif kevent.is_target(target):
                 return kevent
-        return None
+        return ended
 
     # Coming and going
 
@@ -230,7 +232,8 @@ class User(ReadyList):
         with self._changing():
             if kind.descriptor:
                 self._reap_ghosts(kind, request.ident)
-            if self._find(kind, request.ident, target) is not None:
+            found = self._find(kind, request.ident, target)
+            if found is not None and not found.state & BROKEN:
                 raise RefusedError(errno.EEXIST)
             self._charge()
             self._insert(kevent)

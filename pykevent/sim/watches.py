@@ -90,6 +90,8 @@ class Watch:
         self.companions: dict[bytes, Watch] = {}
         """By name; the directory of a file has none."""
         self.accompanies = 0
+        self.own_closes = 0
+        """Of those that inotify is about to tell, so many are ours."""
 
     def nameless(self) -> bool:
         """Whether the last name of a file is gone."""
@@ -187,6 +189,8 @@ class Watches:
                     with self._lock:
                         self._accompany(watch, at, name)
             finally:
+                if watch.is_directory:
+                    watch.own_closes += 1
                 os.close(at)
 
     @staticmethod
@@ -288,6 +292,7 @@ class Watches:
                 last[number] = index
         for index, (number, mask, cookie, name) in enumerate(events):
             kevents: list[InodeKevent] = []
+            ours = False
             try:
                 with self._lock:
                     watch = self._watches.get(number)
@@ -299,11 +304,15 @@ class Watches:
                         # How many links there are is only known as of now: it counts at the last
                         # change.
                         self._event(watch, kevents, mask, cookie, name, last.get(number) == index)
+                        if mask & IN_CLOSE and not name and watch.own_closes:
+                            watch.own_closes -= 1
+                            ours = True
                 # To look is to search at times, which nobody else is to wait for.  With a name it
-                # is an entry that was closed.
+                # is an entry that was closed.  Ours may stand for another as well, which came
+                # after what is still to be told.
                 if mask & IN_CLOSE and not name:
                     for kevent in kevents:
-                        kevent.user.system.looks.look(kevent)
+                        kevent.user.system.looks.look(kevent, later=ours)
             except Exception:
                 # The others of the chunk would be lost with it.
                 self._failed(kevents)

@@ -171,6 +171,22 @@ def test_after_its_end_the_kevent_is_gone_and_its_number_free(
     assert one(queue).name == b"made"
 
 
+def test_a_kevent_whose_end_is_still_to_be_told_leaves_its_number_to_others(
+    queue: Queue, directory: Path, tmp_path: Path
+) -> None:
+    queue.add_path(directory, SELF_REMOVED, 1, cookie=1)
+    directory.rmdir()
+    queue.add_path(tmp_path, CREATE, 1, cookie=2)
+    with refused(errno.EEXIST):
+        queue.add_path(tmp_path, CREATE, 1)
+    (tmp_path / "made").touch()
+    events = drain(queue)
+    assert [event.cookie for event in events] == [1] * (len(events) - 1) + [2]
+    assert events[-2].broken
+    queue.remove(EventType.PATH, 1)
+    assert queue.info().kevents == 0
+
+
 def test_the_end_does_not_wait_for_those_who_hold_the_file_open(
     queue: Queue, tmp_path: Path
 ) -> None:

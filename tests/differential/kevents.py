@@ -271,6 +271,8 @@ class Queue:
         self.kevents: list[Kevent] = []
         self.ghosts: list[tuple[int, int]] = []
         """Types and numbers of kevents of closed sockets, which may be counted."""
+        self.called = 0
+        """When it was last called."""
         self.gone = 0
         """Kevents of other closed files, since a call last looked at this queue: `user_kevents`
         of another one may count them."""

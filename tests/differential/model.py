@@ -110,6 +110,7 @@ class Model:
 
     def called(self, queue: Queue) -> None:
         """A call of the device looks at what shows only to who looks."""
+        queue.called = self.now
         for k in queue.kevents:
             if k.untold:
                 k.untold = False
@@ -167,9 +168,9 @@ class Model:
                 if k.inode is inode:
                     self.happens(k, *happened, name_is_new=happened[2] in self.files.fresh)
         for inode in effect.ended:
-            for _, k in self.all():
+            for queue, k in self.all():
                 if k.inode is inode:
-                    self.ends(k)
+                    self.ends(queue, k)
 
     def closed(self, file: OpenFile) -> None:
         """The last close of a file: its kevents end."""
@@ -180,7 +181,7 @@ class Model:
                 # It waits to say so already.
                 continue
             if k.flags & Flags.NOTIFY_BROKEN:
-                self.ends(k)
+                self.ends(queue, k)
                 continue
             queue.kevents.remove(k)
             if file.is_socket:
@@ -188,7 +189,7 @@ class Model:
             else:
                 queue.gone += 1
 
-    def ends(self, k: Kevent) -> None:
+    def ends(self, queue: Queue, k: Kevent) -> None:
         """One last event says that the source is gone, behind what has happened before."""
         if k.broken:
             return
@@ -199,7 +200,9 @@ class Model:
             if happened not in listed:
                 happened.low = happened.high = self.now
         if not (k.waiting and k.flags & Flags.ONESHOT):
-            k.untold = self.simulated and k.file is not None and k.file.anonymous and not k.on
+            # Of what has happened since the last call nobody may have heard before the end.
+            unheard = k.high >= queue.called
+            k.untold = self.simulated and k.file is not None and k.file.anonymous and unheard
             k.join(self.now)
 
     def relist(self, k: Kevent, anew: bool) -> None:
