@@ -80,11 +80,6 @@ class Pool:
         self.kick()
         done.wait(seconds)
 
-    @property
-    def members(self) -> int:
-        """How many there are."""
-        return len(self._calls)
-
     def kick(self) -> None:
         """Have the thread look after its ticks."""
         os.eventfd_write(self._kick, 1)

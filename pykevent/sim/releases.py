@@ -9,6 +9,7 @@ for a repetition and left out.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,12 @@ class Releases:
             inotify = syscalls.inotify_init()
         except OSError:
             return  # all are taken: releases are known when they come
-        self._device = syscalls.inotify_add_watch(inotify, device.encode(), syscalls.IN_CLOSE)
-        syscalls.inotify_add_watch(inotify, folder.encode(), syscalls.IN_CLOSE)
+        try:
+            self._device = syscalls.inotify_add_watch(inotify, device.encode(), syscalls.IN_CLOSE)
+            syscalls.inotify_add_watch(inotify, folder.encode(), syscalls.IN_CLOSE)
+        except OSError:
+            os.close(inotify)
+            return
         self._inotify = inotify
         self._pool.add(inotify, self._closed)
 

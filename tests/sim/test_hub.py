@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from pykevent.sim import syscalls
 from pykevent.sim.clocks import Alarm, Clocks
 from pykevent.sim.hub import Pool
+from pykevent.sim.releases import Releases
 from tests.conformance.support import eventually
 
 ROUNDS = 3000
@@ -110,6 +113,23 @@ def test_a_clock_that_was_set_back_after_its_timer_fired_is_set_again(
     clocks.fired()
     assert rung == [alarm]
     clocks.close()
+
+
+@pytest.mark.parametrize("call", ["inotify_init", "inotify_add_watch"])
+def test_where_all_inotify_watches_are_taken_queues_are_released_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str
+) -> None:
+    def refused(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no more watches")
+
+    monkeypatch.setattr(syscalls, call, refused)
+    before = len(os.listdir("/proc/self/fd"))
+    releases = Releases(Pool("without watches"))
+    kept = len(os.listdir("/proc/self/fd"))
+    releases.watch(str(tmp_path), str(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == kept > before
+    releases.done()
+    releases.settle()
 
 
 def test_who_asks_a_pool_that_hangs_is_not_kept() -> None:

@@ -198,7 +198,8 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 # Closes
 
 
-def test_what_was_closed_is_told_from_what_has_moved(inside: Inside, path: Path) -> None:
+def is_followed(inside: Inside, path: Path) -> None:
+    """The close of what has moved to another number is seen, and not before it is closed."""
     with Holder(path) as holder:
         close = holder.close(inside)
         assert close.look() is False
@@ -208,17 +209,15 @@ def test_what_was_closed_is_told_from_what_has_moved(inside: Inside, path: Path)
         eventually(lambda: close.look() is True, "its close is seen")
 
 
+def test_what_was_closed_is_told_from_what_has_moved(inside: Inside, path: Path) -> None:
+    is_followed(inside, path)
+
+
 def test_a_directory_whose_lock_was_left_out_of_the_list_is_not_closed(
     inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marks, "_listed", lambda token: (False, False))
-    with Holder(tmp_path) as holder:
-        close = holder.close(inside)
-        assert close.look() is False
-        holder.moves()
-        assert close.look() is False
-        holder.ends()
-        eventually(lambda: close.look() is True, "its close is seen")
+    is_followed(inside, tmp_path)
 
 
 def test_a_long_list_of_locks_is_not_taken_for_whole(tmp_path: Path, stack: ExitStack) -> None:
