@@ -14,6 +14,7 @@
 
 static_assert(sizeof(struct kevent_request) == 56);
 static_assert(sizeof(struct kevent_batch) == 16);
+static_assert(sizeof(struct kevent_sendfile) == 32);
 static_assert(sizeof(struct kevent_event) == 32);
 static_assert(sizeof(struct kevent_wait) == 48);
 static_assert(sizeof(struct kevent_post) == 24);

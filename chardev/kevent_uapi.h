@@ -54,12 +54,38 @@
 #define KEVENT_TIMER_FIRED	0x0001
 #define KEVENT_USER_POSTED	0x0001
 
-/* KEVENT_NAIO: one of these.  SENDFILE is not there yet: EOPNOTSUPP. */
+/* KEVENT_NAIO: one of these. */
 #define KEVENT_NAIO_RECV	0x0001	/* from a socket into memory */
 #define KEVENT_NAIO_SEND	0x0002	/* from memory to a socket */
 #define KEVENT_NAIO_SENDFILE	0x0004	/* from a file to a socket */
-/* bytes of one transfer */
+/* bytes of memory in one transfer */
 #define KEVENT_NAIO_MAX		0x7ffff000
+
+/**
+ * struct kevent_sendfile - what a NAIO SENDFILE is given an address of
+ * @offset:	where in the file to begin
+ * @length:	bytes of the file, or KEVENT_SENDFILE_ALL
+ * @file:	descriptor of a regular file, open for reading
+ * @flags:	0
+ * @prefix:	how many bytes follow this structure, to be sent before the file
+ * @suffix:	how many bytes follow those, to be sent after it
+ *
+ * All of it, with the bytes that follow, is read by the ADD and not touched
+ * later.  No more than KEVENT_SENDFILE_EXTRA bytes follow.  A file that ends
+ * before @length bytes ends the transfer there, without the suffix.
+ */
+struct kevent_sendfile {
+	__u64 offset;
+	__u64 length;
+	__s32 file;
+	__u32 flags;
+	__u32 prefix;
+	__u32 suffix;
+	/* __u8 bytes[]; */
+};
+
+#define KEVENT_SENDFILE_ALL	(~(__u64)0)
+#define KEVENT_SENDFILE_EXTRA	16384
 
 /* struct kevent_request, @flags.  No mode given means level. */
 #define KEVENT_EDGE		0x0001	/* one report for each new activity */
@@ -72,6 +98,7 @@
 #define KEVENT_NOFOLLOW		0x0080	/* PATH: not through a last symlink */
 #define KEVENT_STALE		0x0100	/* REMOVE: see struct kevent_request */
 #define KEVENT_WAITALL		0x0200	/* NAIO RECV: not less than was asked for */
+#define KEVENT_MULTISHOT	0x0400	/* NAIO RECV: again and again */
 
 /* struct kevent_request, @op: in KEVENT_IOC_CHANGE_WAIT only, else 0. */
 #define KEVENT_OP_ADD		1
@@ -90,7 +117,8 @@
  * @param:	TIMER: first expiry in ns, interval in ns (0: once), clock id;
  *		INODE, PATH: [0] how many events may queue up (0: the default);
  *		NAIO: address of the buffer, its length in bytes, descriptor of
- *		the socket; whatever is not named here is 0
+ *		the socket; SENDFILE: the buffer is a struct kevent_sendfile;
+ *		whatever is not named here is 0
  *
  * A descriptor stands for the open file it refers to at the time of the call,
  * as in epoll.  A kevent whose descriptor was closed here while another
@@ -105,6 +133,12 @@
  * not touch the buffer any more, and sets @param[0] to the bytes that were moved
  * and @param[1] to the errno that its event would have told: 0 where it had
  * ended well, ECANCELED where it had not ended.
+ *
+ * With KEVENT_MULTISHOT it is a row of transfers into the same memory.  Each is
+ * made by the WAIT that reports it; between two of these the memory is the
+ * caller's.  The event that tells of the end of file, of an error or of the
+ * close has KEVENT_EVENT_LAST and is the last one.  KEVENT_DISPATCH makes each
+ * event wait for a MODIFY, which may give other memory.
  */
 struct kevent_request {
 	__u64 ident;

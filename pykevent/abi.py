@@ -90,7 +90,7 @@ class UserEvents(IntFlag, boundary=KEEP):
 
 
 class NaioEvents(IntFlag, boundary=KEEP):
-    """Mask of `EventType.NAIO`: what is transferred where.  SENDFILE is not there yet."""
+    """Mask of `EventType.NAIO`: what is transferred where."""
 
     RECV = 0x0001
     SEND = 0x0002
@@ -110,6 +110,7 @@ class Flags(IntFlag, boundary=KEEP):
     NOFOLLOW = 0x0080
     STALE = 0x0100
     WAITALL = 0x0200
+    MULTISHOT = 0x0400
 
 
 class Op(IntEnum):
@@ -167,7 +168,10 @@ class FileKind(IntFlag, boundary=KEEP):
 
 WAIT_FOREVER = 2**64 - 1
 NAIO_MAX = 0x7FFFF000
-"""Bytes that one transfer moves at most."""
+"""Bytes of memory that one transfer moves at most."""
+SENDFILE_ALL = 2**64 - 1
+SENDFILE_EXTRA = 16384
+"""Bytes of prefix and suffix together, at most."""
 
 
 class kevent_request(ctypes.Structure):
@@ -199,6 +203,19 @@ class kevent_path(ctypes.Structure):
     """Argument of ADD_PATH; the path and its NUL follow."""
 
     _fields_ = (("request", kevent_request),)
+
+
+class kevent_sendfile(ctypes.Structure):
+    """What a SENDFILE is given an address of; the bytes of prefix and suffix follow."""
+
+    _fields_ = (
+        ("offset", ctypes.c_uint64),
+        ("length", ctypes.c_uint64),
+        ("file", ctypes.c_int32),
+        ("flags", ctypes.c_uint32),
+        ("prefix", ctypes.c_uint32),
+        ("suffix", ctypes.c_uint32),
+    )
 
 
 class kevent_event(ctypes.Structure):
@@ -287,6 +304,7 @@ def _packer(structure: type[ctypes.Structure]) -> struct.Struct:
 
 REQUEST = _packer(kevent_request)
 BATCH = _packer(kevent_batch)
+SENDFILE = _packer(kevent_sendfile)
 EVENT = _packer(kevent_event)
 WAIT_HEADER = _packer(kevent_wait)
 POSTING = _packer(kevent_post)
