@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <linux/fsnotify_backend.h>
 #include <linux/hrtimer.h>
+#include <linux/mm.h>
 #include <linux/rcupdate.h>
 #include <net/af_unix.h>
 
@@ -85,6 +86,20 @@ static inline void kevent_sleeper_setup(struct hrtimer_sleeper *sleeper,
 	hrtimer_setup_sleeper_on_stack(sleeper, clock, HRTIMER_MODE_ABS);
 #else
 	hrtimer_init_sleeper_on_stack(sleeper, clock, HRTIMER_MODE_ABS);
+#endif
+}
+
+/* Pages of another process; its mmap lock is held, and stays so. */
+static inline long kevent_pin_user_pages_remote(struct mm_struct *mm,
+						unsigned long start,
+						unsigned long pages,
+						unsigned int flags,
+						struct page **page)
+{
+#ifdef KEVENT_PROBE_PIN_REMOTE_VMAS
+	return pin_user_pages_remote(mm, start, pages, flags, page, NULL, NULL);
+#else
+	return pin_user_pages_remote(mm, start, pages, flags, page, NULL);
 #endif
 }
 

@@ -169,10 +169,8 @@ struct kevent_target {
  *		sleep
  * @peek:	fills @event: a source whose events add up.  Under the queue's
  *		lock.  A type has either @poll or @peek
- * @consume:	takes off what @peek reported; true where more is left.
- *		Under the queue's lock
- * @closed:	the watched file is being closed, or, with @lost, its storage is
- *		gone in another way; under the lock of close.c; may be NULL
+ * @consume:	takes off what was reported; true where more is left.  Under the
+ *		queue's lock; a type with @peek has it
  * @gone:	whether the watched file was closed without a word; may be NULL
  * @park:	takes all items but the kevent's own off the ready list, or puts
  *		on it those that may be delivered: of a kevent that ends or
@@ -206,7 +204,6 @@ struct kevent_ops {
 		     struct kevent_event *event, const char **name);
 	bool (*consume)(struct kevent *k, struct kevent_item *item,
 			const struct kevent_event *event);
-	void (*closed)(struct kevent *k, bool lost);
 	bool (*gone)(struct kevent *k);
 	bool (*park)(struct kevent *k, bool park);
 	const char *(*close)(const struct kevent *k);

@@ -489,7 +489,7 @@ static void kevent_requeue_locked(struct kevent_delivery *d, struct kevent *k,
 	}
 	if (k->state & KEVENT_ASLEEP)
 		return;
-	if (!fresh && (k->ops->peek || (k->flags & KEVENT_EDGE)))
+	if (!fresh && (k->ops->consume || (k->flags & KEVENT_EDGE)))
 		return;
 	if (fresh)
 		d->again = true;
@@ -533,7 +533,9 @@ static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
 		return;
 	}
 	if (k->ops->consume) {
-		k->state &= ~KEVENT_AGAIN;
+		/* all that had happened was in the event */
+		if (k->ops->peek)
+			k->state &= ~KEVENT_AGAIN;
 		if (k->ops->consume(k, item, &d->event[i]))
 			k->state |= KEVENT_AGAIN;
 	}
