@@ -23,17 +23,13 @@ from pykevent.abi import (
     PollEvents,
     SocketEvents,
 )
-from pykevent.errors import (
-    ChangesAppliedError,
-    named_device_gone,
-    open_error,
-    request_error,
-    room_error,
-)
+from pykevent.errors import ChangesAppliedError, open_error, request_error, room_error
 from pykevent.events import Event, parse_records
 from pykevent.handle import Handle
 from pykevent.mounts import is_simulated
+from pykevent.opening import open_device
 from pykevent.requests import (
+    BytesLike,
     Change,
     FileLike,
     Request,
@@ -41,11 +37,10 @@ from pykevent.requests import (
     descriptor_of,
     naio_event,
     removal,
+    sendfile_argument,
 )
 from pykevent.timeouts import Deadline, make_deadline, no_wait
 from pykevent.transfers import Exported, Transfer, Transfers
-
-DEFAULT_DEVICE = "/dev/kevent"
 
 _RESULT = struct.Struct("=i")
 _REQUEST_RESULT: int = abi.kevent_request.result.offset
@@ -99,7 +94,7 @@ class Queue:
         FileNotFoundError, PermissionError or another OSError with a sentence about what to do.
         """
         mode = os.O_RDWR | os.O_CLOEXEC | (os.O_NONBLOCK if nonblocking else 0)
-        fd, name = _open(device, mode)
+        fd, name = open_device(device, mode)
         self._handle = Handle(fd)
         self._transfers = Transfers()
         self._simulated: bool | None = None
@@ -332,6 +327,34 @@ class Queue:
         exported = Exported(data, writable=False)
         return self._transfer(NaioEvents.SEND, fileobj, exported, Flags(0), cookie)
 
+    def sendfile(
+        self,
+        fileobj: FileLike,
+        file: FileLike,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        prefix: BytesLike = b"",
+        suffix: BytesLike = b"",
+        cookie: int = 0,
+    ) -> Transfer:
+        """Have the kernel send `length` bytes of a file by a socket, from `offset` on; ioctl ADD.
+
+        None sends all up to the end of the file.  The bytes of `prefix` go before those of the
+        file, those of `suffix` after them.  A file that ends before `length` bytes ends the
+        transfer, without the suffix; `moved`, which counts all that was sent, says so.  Neither
+        position nor descriptor of the file is needed any more when this returns.
+
+        Raises OSError with EBADF for a file that is not open for reading, EINVAL for one that is
+        not regular, EMFILE where too many are being sent, otherwise as `recv_into`.
+        """
+        argument = sendfile_argument(file, offset, length, prefix, suffix)
+        exported = Exported(argument, writable=False)
+        try:
+            return self._transfer(NaioEvents.SENDFILE, fileobj, exported, Flags(0), cookie)
+        finally:
+            exported.release()
+
     # Waiting
 
     def wait(
@@ -550,29 +573,6 @@ def open(device: str | os.PathLike[str] | None = None, *, nonblocking: bool = Fa
     PermissionError, or another OSError, with a sentence about what to do.  See `Queue` for more.
     """
     return Queue(device, nonblocking=nonblocking)
-
-
-def _open(device: str | os.PathLike[str] | None, mode: int) -> tuple[int, str]:
-    """Open the device that is meant; its descriptor and its name."""
-    by_variable = os.environ.get("KEVENT_DEVICE")
-    name = os.fspath(device or by_variable or DEFAULT_DEVICE)
-    try:
-        return os.open(name, mode), name
-    except OSError as error:
-        number = error.errno or errno.EIO
-    if number != errno.ENOENT or device:
-        raise open_error(number, name)
-    if by_variable:
-        raise open_error(number, name, after=named_device_gone(name))
-    if not autostart.wanted():
-        said = f"{autostart.VARIABLE}={os.environ[autostart.VARIABLE]}"
-        raise open_error(number, name, after=f"{said} forbids a simulator: unset it to have one")
-    try:
-        return autostart.open_device(mode)
-    except autostart.CannotStartError as error:
-        raise open_error(number, name, before=f"the simulator cannot be started: {error}") from None
-    except OSError as error:
-        raise open_error(error.errno or errno.EIO, str(error.filename or name)) from None
 
 
 def _kind_of(fileobj: FileLike) -> EventType:

@@ -73,7 +73,7 @@ class Exported:
 
 
 class Transfer:
-    """One transfer of a queue, from `Queue.recv_into` or `Queue.send`.
+    """One transfer of a queue, from `Queue.recv_into`, `Queue.send` or `Queue.sendfile`.
 
     Its end is an event of the queue with this `ident`, which has the cookie and all that is to be
     known; once a wait of this queue object has returned that, it is known here too.
