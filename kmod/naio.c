@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KEVENT_NAIO: a transfer between a socket and memory of the caller, moved by
- * the kernel, and the event that it has ended.
+ * KEVENT_NAIO: a transfer between a socket and memory of the caller, or from a
+ * file, naio_file.c, moved by the kernel, and the event that it has ended.
  *
  * It is tried at once, from or to the caller's memory as a system call would.
  * What then is left waits in a lane of its socket, naio_lane.c, with its memory
@@ -37,9 +37,8 @@ static int kevent_naio_check(const struct kevent_request *req)
 {
 	u32 flags = req->flags;
 
-	if (req->events == KEVENT_NAIO_SENDFILE)
-		return -EOPNOTSUPP;
-	if (req->events != KEVENT_NAIO_RECV && req->events != KEVENT_NAIO_SEND)
+	if (req->events != KEVENT_NAIO_RECV && req->events != KEVENT_NAIO_SEND &&
+	    req->events != KEVENT_NAIO_SENDFILE)
 		return -EINVAL;
 	if (flags & KEVENT_MULTISHOT)
 		flags &= ~(KEVENT_DISPATCH | KEVENT_DISABLED);
@@ -53,6 +52,8 @@ static int kevent_naio_check(const struct kevent_request *req)
 		return -EINVAL;
 	if (req->param[1] > KEVENT_NAIO_MAX || req->param[2] > U32_MAX)
 		return -EINVAL;
+	if (req->events == KEVENT_NAIO_SENDFILE)
+		return kevent_reader_check(req);
 	/* it would wait for what it does not take */
 	if (!req->param[1] && req->events == KEVENT_NAIO_RECV)
 		return -EINVAL;
@@ -63,14 +64,17 @@ static int kevent_naio_check(const struct kevent_request *req)
  * Sockets of which it is known how they wake, and that their wait queue is inside
  * of their inode.
  */
-static bool kevent_naio_takes(const struct sock *sk, bool send)
+static bool kevent_naio_takes(const struct sock *sk, u32 events)
 {
+	bool send = events != KEVENT_NAIO_RECV;
+
 	switch (sk->sk_family) {
 	case AF_INET:
 	case AF_INET6:
 		if (sk->sk_type == SOCK_STREAM)
 			return sk->sk_protocol == IPPROTO_TCP;
 		return sk->sk_type == SOCK_DGRAM &&
+		       events != KEVENT_NAIO_SENDFILE &&
 		       (sk->sk_protocol == IPPROTO_UDP ||
 			sk->sk_protocol == IPPROTO_UDPLITE);
 	case AF_UNIX:
@@ -91,7 +95,7 @@ static int kevent_naio_permit(const struct kevent_naio *t, struct file *file)
 		return -ENOTSOCK;
 	if (SOCK_INODE(sock) != file_inode(file) ||
 	    rcu_access_pointer(sock->sk->sk_wq) != &sock->wq ||
-	    !kevent_naio_takes(sock->sk, kevent_naio_sends(t)))
+	    !kevent_naio_takes(sock->sk, t->kevent.events))
 		return -EOPNOTSUPP;
 	return 0;
 }
@@ -174,6 +178,8 @@ int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
 	struct msghdr msg = { .msg_iter = t->iter };
 	int ret;
 
+	if (t->reader)
+		return kevent_reader_step(t, sock);
 	if (t->stream)
 		iov_iter_truncate(&msg.msg_iter, KEVENT_NAIO_CHUNK);
 	if (send) {
@@ -203,12 +209,22 @@ int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
 }
 
 /**
+ * kevent_naio_let_go - let go of the memory or the file of a transfer
+ * @t:		the transfer, which nobody moves any more
+ */
+void kevent_naio_let_go(struct kevent_naio *t)
+{
+	kevent_reader_close(t);
+	kevent_unpin(&t->pin);
+}
+
+/**
  * kevent_naio_complete - a transfer has ended: say so
  * @t:		the transfer, which cannot be dequeued yet
  */
 void kevent_naio_complete(struct kevent_naio *t)
 {
-	kevent_unpin(&t->pin);
+	kevent_naio_let_go(t);
 	/* before anybody looks at what it has come to */
 	smp_store_release(&t->done, true);
 	kevent_ready(&t->kevent);
@@ -245,7 +261,7 @@ static int kevent_naio_prepare(struct kevent_naio *t, struct file *file,
 	ret = kevent_naio_account_init(t->kevent.user->account);
 	if (ret)
 		return ret;
-	if (!t->multishot)
+	if (!t->multishot && !t->reader)
 		ret = kevent_pin_user(&t->pin, address + t->moved, t->left,
 				      !send, &t->iter);
 	if (ret)
@@ -340,6 +356,11 @@ static int kevent_naio_enqueue(struct kevent *k,
 		k->flags |= KEVENT_ONESHOT;
 	if ((unsigned long)buffer != req->param[0] || !access_ok(buffer, length))
 		return -EFAULT;
+	if (req->events == KEVENT_NAIO_SENDFILE) {
+		ret = kevent_reader_open(t, buffer, length);
+		if (ret)
+			return ret;
+	}
 	file = req->param[2] > INT_MAX ? NULL : fget(req->param[2]);
 	if (!file)
 		return -EBADF;
@@ -418,7 +439,7 @@ static void kevent_naio_dequeue(struct kevent *k)
 
 	if (t->lane)
 		kevent_lane_leave(t);
-	kevent_unpin(&t->pin);
+	kevent_naio_let_go(t);
 }
 
 /* Whoever had claimed it may have looked at its lane. */
@@ -440,7 +461,7 @@ static void kevent_naio_cancel(struct kevent *k, struct kevent_request *req)
 	struct kevent_naio *t = to_kevent_naio(k);
 
 	kevent_lane_leave(t);
-	kevent_unpin(&t->pin);
+	kevent_naio_let_go(t);
 	req->param[0] = t->multishot && !t->pending ? 0 : t->moved;
 	req->param[1] = t->done ? t->error : ECANCELED;
 }
@@ -497,6 +518,7 @@ static const char *kevent_naio_close_name(const struct kevent *k)
 
 static void kevent_naio_exit(void)
 {
+	kevent_readers_exit();
 	kevent_ends_exit();
 	kevent_lanes_exit();
 }
@@ -509,6 +531,7 @@ const struct kevent_ops kevent_naio_ops = {
 	.events		= KEVENT_NAIO_RECV | KEVENT_NAIO_SEND |
 			  KEVENT_NAIO_SENDFILE,
 	.flags		= KEVENT_WAITALL | KEVENT_MULTISHOT,
+	.init		= kevent_readers_init,
 	.exit		= kevent_naio_exit,
 	.check		= kevent_naio_check,
 	.enqueue	= kevent_naio_enqueue,

@@ -16,6 +16,7 @@
 #include "kevent.h"
 
 struct cred;
+struct kevent_reader;
 struct mm_struct;
 struct socket;
 
@@ -115,6 +116,7 @@ struct kevent_pin {
  * @stream:	the socket's bytes are no messages; constant
  * @mm:		of a multishot, held: the process whose memory is meant
  * @address:	of a multishot: the memory; @left is its length
+ * @reader:	of the file of a SENDFILE, which has no buffer; else NULL
  * @pin:	the part of the buffer that had not been moved at once
  * @iter:	what is still to be moved; this and the following belong to whoever
  *		made this the lane's current one, or has claimed it or has the
@@ -140,6 +142,7 @@ struct kevent_naio {
 	bool stream;
 	struct mm_struct *mm;
 	unsigned long address;
+	struct kevent_reader *reader;
 	struct kevent_pin pin;
 	struct iov_iter iter;
 	size_t left;
@@ -160,12 +163,13 @@ static inline struct kevent_naio *to_kevent_naio(const struct kevent *k)
 
 static inline bool kevent_naio_sends(const struct kevent_naio *t)
 {
-	return t->kevent.events & KEVENT_NAIO_SEND;
+	return t->kevent.events & (KEVENT_NAIO_SEND | KEVENT_NAIO_SENDFILE);
 }
 
 /* naio.c */
 int kevent_naio_step(struct kevent_naio *t, struct socket *sock);
 int kevent_naio_shot(struct kevent_naio *t, struct socket *sock);
+void kevent_naio_let_go(struct kevent_naio *t);
 void kevent_naio_complete(struct kevent_naio *t);
 void kevent_naio_call(struct kevent_naio *t);
 
@@ -195,5 +199,14 @@ int kevent_pin_user(struct kevent_pin *pin, unsigned long start, size_t length,
 int kevent_pin_remote(struct kevent_pin *pin, struct mm_struct *mm,
 		      unsigned long start, size_t length, struct iov_iter *iter);
 void kevent_unpin(struct kevent_pin *pin);
+
+/* naio_file.c */
+int kevent_readers_init(void);
+void kevent_readers_exit(void);
+int kevent_reader_check(const struct kevent_request *req);
+int kevent_reader_open(struct kevent_naio *t, const void __user *address,
+		       size_t size);
+int kevent_reader_step(struct kevent_naio *t, struct socket *sock);
+void kevent_reader_close(struct kevent_naio *t);
 
 #endif /* _KEVENT_NAIO_H */

@@ -278,8 +278,7 @@ void kevent_lane_run(struct kevent_naio *t)
 		ret = kevent_lane_step(t, file);
 	} while (!ret && --steps);
 	if (ret > 0) {
-		if (t->pin.mm)
-			kevent_unpin(&t->pin);
+		kevent_naio_let_go(t);
 		/* before anybody looks at what it has come to */
 		smp_store_release(&t->done, true);
 	}
