@@ -28,6 +28,7 @@ EDGE, ONESHOT, DISPATCH = int(Flags.EDGE), int(Flags.ONESHOT), int(Flags.DISPATC
 DISABLED, NOTIFY_BROKEN = int(Flags.DISABLED), int(Flags.NOTIFY_BROKEN)
 BYTES, ABSTIME = int(Flags.BYTES), int(Flags.ABSTIME)
 NOFOLLOW, STALE = int(Flags.NOFOLLOW), int(Flags.STALE)
+WAITALL, MULTISHOT = int(Flags.WAITALL), int(Flags.MULTISHOT)
 MODES = EDGE | ONESHOT | DISPATCH | DISABLED
 
 U32_MAX = (1 << 32) - 1
@@ -172,6 +173,10 @@ class Kevent:
     def modify(self, request: Request, target: Target) -> None:
         """Take over a request.  Under the mutex."""
         raise NotImplementedError
+
+    def cancel(self) -> tuple[int, int]:
+        """What REMOVE has to say of it: `param[0]` and `param[1]`.  Under the mutex."""
+        return 0, 0
 
     def dequeue(self) -> None:
         """Take it off its storage, wholly or in part hung on it.  Under the mutex."""

@@ -270,8 +270,8 @@ class User(ReadyList):
             if target.borrowed is not None:
                 target.borrowed.close()
 
-    def remove(self, request: Request, client: Client) -> None:
-        """Remove a kevent: no WAIT that starts later delivers it."""
+    def remove(self, request: Request, client: Client) -> tuple[int, int]:
+        """Remove a kevent: no WAIT that starts later delivers it.  Returns how far it came."""
         kind = sources.type_of(request.type)
         stale = bool(request.flags & STALE)
         if (
@@ -289,11 +289,13 @@ class User(ReadyList):
             with self._changing():
                 if stale:
                     self._remove_stale(kind, request.ident, target)
-                    return
+                    return 0, 0
                 kevent = self._find(kind, request.ident, target)
                 if kevent is None:
                     raise RefusedError(errno.ENOENT)
+                report = kevent.cancel()
                 self._destroy(kevent)
+                return report
         finally:
             if target.borrowed is not None:
                 target.borrowed.close()
