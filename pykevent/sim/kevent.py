@@ -128,6 +128,8 @@ class Kevent:
     """Beyond the modes."""
     condition: ClassVar[bool] = False
     """Its events hold or do not (`poll`); else they add up (`peek`, `consume`)."""
+    counts: ClassVar[bool] = False
+    """`consume` says whether more is left also where its events are a condition."""
 
     def __init__(self, user: User, request: Request) -> None:
         self.user = user
@@ -139,6 +141,11 @@ class Kevent:
         self.claims = 0
         self.round = 0
         self.item = Item(self)
+
+    @classmethod
+    def make(cls, user: User, request: Request) -> Kevent:
+        """The kevent that a request is for."""
+        return cls(user, request)
 
     @classmethod
     def check(cls, request: Request) -> None:

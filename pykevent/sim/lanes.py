@@ -3,59 +3,49 @@
 lane for each direction.
 
 Only the first of a lane is ever moved, and by one thread at a time, which makes itself known as the
-lane's current one: the caller that has just queued it where nothing was before it, or the lane's
-work, which one of the user's movers does.  Whoever wants it gone while it is current waits until it
-is not any more: from then on nobody touches its memory.
-
-The socket is not held.  One registration, see `registration`, tells when to try again, and whether
-it was closed; to move something it is borrowed, from where it was last, or from whoever has it.
+lane's current one: the caller that has just queued it where nothing was before it; the lane's work,
+which one of the user's movers does when the socket calls; or, of a multishot, a WAIT alone.
+Whoever wants a transfer gone while it is current waits until it is not any more: from then on
+nobody touches its memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import select
 import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from pykevent.sim import syscalls
-from pykevent.sim.client import Borrowed, Process
+from pykevent.sim.client import Borrowed
 
 if TYPE_CHECKING:
-    from pykevent.sim.clocks import Alarm
+    from pykevent.sim.ends import End, Reach
     from pykevent.sim.queue import User
-    from pykevent.sim.registration import Registration
-    from pykevent.sim.system import System
-
-_log = logging.getLogger("pykevent.sim")
 
 ENDED, MORE, BLOCKED = 1, 0, -1
 """What came of an attempt: it has ended, there is more to be moved, the socket has to call."""
 
-RECV, SEND = 0, 1
-
 _STEPS = 16
 """Attempts in one go, before other sockets have their turn."""
-_MASK = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLERR | select.EPOLLHUP
-_PLACES = 8
-"""How many places of a socket are remembered."""
-_LOOK = 10_000_000
-"""Nanoseconds between looks at a socket whose close nothing tells of."""
-_AGAIN = [10_000_000 << turn for turn in range(7)]
-"""And from one look for a socket that is out of reach to the next."""
+_PAUSE = 0.001
+"""Seconds between two goes, where the socket calls over and over, perhaps for what we do."""
 
 
-class Transfer(Protocol):
-    """What a lane knows of what it queues.  The first two are under the lane's lock."""
+class Waiting(Protocol):
+    """What a lane knows of what it queues.  The first three are under the lane's lock."""
 
     prepared: bool
-    """The lane's work may move it."""
+    """Others than who asked for it may move it."""
     cancelled: bool
     """It is to leave the lane, and somebody waits for that."""
+    held: bool
+    """It is not to be moved, and somebody waits until it is not."""
+
+    @property
+    def standing(self) -> bool:
+        """It is moved by a WAIT alone."""
+        ...
 
     @property
     def user(self) -> User:
@@ -74,6 +64,10 @@ class Transfer(Protocol):
         """Its socket was closed: let that be how it ended."""
         ...
 
+    def called(self, closed: bool) -> None:
+        """Of one that is moved by a WAIT: the socket has called."""
+        ...
+
 
 class Lane:
     """One direction of a socket."""
@@ -82,17 +76,18 @@ class Lane:
         self._end = end
         self._changed = threading.Condition(threading.Lock())
         """Its lock is taken below a pool's and a queue's mutex, above nothing."""
-        self._queue: dict[Transfer, None] = {}
-        self._current: Transfer | None = None
+        self._queue: dict[Waiting, None] = {}
+        self._current: Waiting | None = None
         self._again = self._scheduled = False
+        self._working = 0
 
-    def _first(self) -> Transfer | None:
+    def _first(self) -> Waiting | None:
         return next(iter(self._queue), None)
 
-    @property
-    def waits(self) -> bool:
-        """Whether anything does."""
-        return bool(self._queue)
+    def is_first(self, transfer: Waiting) -> bool:
+        """Whether it is a transfer's turn."""
+        with self._changed:
+            return self._first() is transfer
 
     def kick(self) -> None:
         """Have the first transfer looked at."""
@@ -102,11 +97,24 @@ class Lane:
                 return
             first = self._first()
             # Who prepares it kicks, too.
-            if first is not None and first.prepared and not self._scheduled:
-                self._scheduled = True
-                first.user.account.movers.start(self._work)
+            if first is None or not first.prepared:
+                return
+            if not first.standing:
+                if not self._scheduled:
+                    self._scheduled = True
+                    first.user.account.movers.start(self._work)
+                return
+        first.called(self._end.closed())
 
-    def join(self, transfer: Transfer) -> bool:
+    def settle(self, end: float) -> None:
+        """Wait for what is being moved now, until a point in time at most."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not (self._scheduled or self._working or self._current),
+                max(end - time.monotonic(), 0),
+            )
+
+    def join(self, transfer: Waiting) -> bool:
         """Queue one; true where it is the first, and the current one until `tried` is called."""
         with self._changed:
             first = not self._queue
@@ -121,13 +129,13 @@ class Lane:
         if ended:
             self.kick()
 
-    def prepared(self, transfer: Transfer) -> None:
+    def prepared(self, transfer: Waiting) -> None:
         """From now on the work may move it; it is looked at once now."""
         with self._changed:
             transfer.prepared = True
         self.kick()
 
-    def leave(self, transfer: Transfer) -> None:
+    def leave(self, transfer: Waiting) -> None:
         """Take one off; when this returns nobody but the caller touches it or its memory."""
         with self._changed:
             first = self._first() is transfer
@@ -139,14 +147,28 @@ class Lane:
         if first:
             self.kick()
 
-    # The work
+    @contextlib.contextmanager
+    def held(self, transfer: Waiting) -> Iterator[None]:
+        """Nobody moves a transfer meanwhile, or touches its memory."""
+        with self._changed:
+            transfer.held = True
+            self._changed.wait_for(lambda: self._current is not transfer)
+        try:
+            yield
+        finally:
+            with self._changed:
+                transfer.held = False
 
-    def _begin(self) -> Transfer | None:
-        """The first one, made the current one; None where there is none to move."""
+    # Moving
+
+    def _begin(self, wanted: Waiting | None) -> Waiting | None:
+        """The first one, made the current one; None where there is none to move, or another."""
         with self._changed:
             first = self._first()
             # Whoever has the current one looks after what comes next.
-            if first is None or self._current is not None or not first.prepared:
+            if first is None or self._current is not None or not first.prepared or first.held:
+                return None
+            if first is not wanted if wanted is not None else first.standing:
                 return None
             self._current = first
             self._again = False
@@ -164,27 +186,7 @@ class Lane:
             self._changed.notify_all()
             return again
 
-    def _work(self) -> None:
-        with self._changed:
-            self._scheduled = False
-        more, result = True, BLOCKED
-        with self._end.reached() as reach:
-            for _ in range(_STEPS):
-                transfer = self._begin()
-                if transfer is None:
-                    return
-                result = BLOCKED
-                try:
-                    result = self._step(transfer, reach)
-                finally:
-                    more = self._finish(result == ENDED) or result != BLOCKED
-                if not more:
-                    return
-        if result == BLOCKED:
-            time.sleep(0.001)  # called over and over, perhaps by what we do ourselves, for nothing
-        self.kick()
-
-    def _step(self, transfer: Transfer, reach: Reach) -> int:
+    def _step(self, transfer: Waiting, reach: Reach) -> int:
         borrowed = reach.borrowed()
         if borrowed is not None:
             result = transfer.step(borrowed)
@@ -198,211 +200,51 @@ class Lane:
             transfer.complete()
         return result
 
-
-class Reach:
-    """A socket for as long as something is moved, borrowed when it is needed."""
-
-    def __init__(self, end: End) -> None:
-        self._end = end
-        self._borrowed: Borrowed | None = None
-
-    def borrowed(self) -> Borrowed | None:
-        """The socket; None where it is out of reach."""
-        if self._borrowed is None:
-            self._borrowed = self._end.borrow()
-        return self._borrowed
-
-    def give_back(self) -> None:
-        """Nothing is moved any more."""
-        if self._borrowed is not None:
-            self._borrowed.close()
-
-
-class End:
-    """A socket that has transfers."""
-
-    def __init__(self, system: System, inode: int) -> None:
-        self._system = system
-        self._inode = inode
-        self.lanes = Lane(self), Lane(self)
-        self.users = 0
-        """Transfers that refer to it.  Under the lock of the table."""
-        self.close_watch = -1
-        self._lock = threading.Lock()
-        """Of coming and going."""
-        self._registration: Registration | None = None
-        self._places: dict[tuple[int, int], None] = {}
-        self._looking = self._later = False
-        self._turns = 0
-
-    # Coming and going
-
-    def is_of(self, borrowed: Borrowed) -> bool:
-        """Whether it is that socket; until it is hooked the number of its inode says so."""
-        registration = self._registration
-        return registration is None or registration.same(os.getpid(), borrowed.fd) is True
-
-    def found_at(self, borrowed: Borrowed) -> None:
-        """Where the socket is."""
-        with self._lock:
-            place = borrowed.process.pid, borrowed.number
-            self._places.pop(place, None)
-            self._places[place] = None
-            if len(self._places) > _PLACES:
-                del self._places[next(iter(self._places))]
-
-    def hook(self, borrowed: Borrowed) -> None:
-        """Have the socket call, if it does not yet; RefusedError where that cannot be."""
-        with self._lock:
-            if self._registration is not None:
-                return
-            self._registration = self._system.files.register(borrowed, _MASK, False, self._active)
-            self._system.closes.watch(self, borrowed)
-
-    def unhook(self) -> None:
-        """Nobody has the socket any more who wants to be called."""
-        registration = self._registration
-        if registration is not None:
-            self._system.closes.unwatch(self)
-            registration.end(self.borrow)
-        self._registration = None
-
-    def _active(self) -> None:
-        for lane in self.lanes:
-            lane.kick()
-
-    # The close
-
-    def closed(self) -> bool:
-        """Whether the socket was closed, everywhere."""
-        registration = self._registration
-        return registration is not None and registration.gone()
-
-    def notice_close(self, told: bool = False) -> bool:
-        """Have all its transfers end once it was closed; whether no more looks are needed."""
-        if self._registration is None:
-            return True
-        if not self.closed():
-            return False
-        self._active()
-        return True
-
-    def look_for_close(self, look: bool) -> None:
-        """Have the socket looked at now and then, for nothing tells of its close; or not."""
-        begins = look and not self._looking
-        self._looking = look
-        if begins:
-            self._look_later()
-
-    def _look_later(self) -> None:
-        def looks(alarm: Alarm) -> None:
-            if self._looking and not self.notice_close():
-                self._look_later()
-
-        self._system.clocks.set(time.CLOCK_MONOTONIC, time.monotonic_ns() + _LOOK, looks)
-
-    # Reaching it
-
-    @contextlib.contextmanager
-    def reached(self) -> Iterator[Reach]:
-        """The socket for as long as something is moved."""
-        reach = Reach(self)
+    def run(self, transfer: Waiting) -> None:
+        """Move one that is moved by a WAIT, if it is its turn."""
+        if self._begin(transfer) is None:
+            return
+        result = BLOCKED
+        again = False
         try:
-            yield reach
+            with self._end.reached() as reach:
+                result = self._step(transfer, reach)
         finally:
-            reach.give_back()
+            again = self._finish(result == ENDED)
+        if again or result == ENDED:
+            self.kick()
 
-    def borrow(self) -> Borrowed | None:
-        """The socket, for a moment, from where it was last, or from whoever has it."""
-        for place in reversed(list(self._places)):
-            borrowed = self._borrow_at(*place)
-            if borrowed is not None:
-                return borrowed
-        if self.closed():
-            return None
-        for place in _holders(self._inode):
-            borrowed = self._borrow_at(*place)
-            if borrowed is not None:
-                self.found_at(borrowed)
-                return borrowed
-        return None
-
-    def _borrow_at(self, pid: int, number: int) -> Borrowed | None:
-        registration = self._registration
-        if registration is None:
-            return None
+    def _work(self) -> None:
+        with self._changed:
+            self._scheduled = False
+            self._working += 1
         try:
-            # Nothing else is taken in hand.
-            if not registration.same(pid, number):
-                return None
-            process = Process(pid, os.pidfd_open(pid))
-            fd = syscalls.pidfd_getfd(process.pidfd, number)
-        except OSError:
-            return None
-        borrowed = Borrowed(fd, process, number, self._system.clients.own_device)
-        if registration.same(os.getpid(), fd):
-            self._turns = 0
-            return borrowed
-        borrowed.close()
-        return None
+            result = self._go()
+            if result == BLOCKED:
+                time.sleep(_PAUSE)
+            if result is not None:
+                self.kick()
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
 
-    def try_later(self) -> None:
-        """The socket is open and out of reach: on its way between processes, perhaps."""
+    def _go(self) -> int | None:
+        """Move the first, and those behind it.
 
-        def again(alarm: Alarm) -> None:
-            self._later = False
-            self._active()
-
-        if not self._later:
-            self._later = True
-            turn = self._turns
-            self._turns = min(turn + 1, len(_AGAIN) - 1)
-            when = time.monotonic_ns() + _AGAIN[turn]
-            self._system.clocks.set(time.CLOCK_MONOTONIC, when, again)
-
-
-def _holders(inode: int) -> Iterator[tuple[int, int]]:
-    """The processes that have a socket, as far as we may look, and its numbers there."""
-    wanted = f"socket:[{inode}]"
-    for pid in os.listdir("/proc"):
-        if not pid.isdigit() or int(pid) == os.getpid():
-            continue
-        try:
-            numbers = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        for number in numbers:
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/fd/{number}") == wanted:
-                    yield int(pid), int(number)
-
-
-class Ends:
-    """All sockets that have transfers, by the number of their inode."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._lock = threading.Lock()
-        self._ends: dict[int, End] = {}
-
-    def get(self, borrowed: Borrowed) -> End:
-        """The end that a socket is, to be put."""
-        inode = borrowed.stat.st_ino
-        with self._lock:
-            end = self._ends.get(inode)
-            if end is None or not end.is_of(borrowed):
-                # Of one that was closed nothing is asked any more but how it ended.
-                end = self._ends[inode] = End(self._system, inode)
-            end.users += 1
-        end.found_at(borrowed)
-        return end
-
-    def put(self, end: End, inode: int) -> None:
-        """One transfer less."""
-        with self._lock:
-            end.users -= 1
-            if end.users:
-                return
-            if self._ends.get(inode) is end:
-                del self._ends[inode]
-        end.unhook()
+        Returns None where the socket has to call; otherwise what the last attempt came to.
+        """
+        result = MORE
+        with self._end.reached() as reach:
+            for _ in range(_STEPS):
+                transfer = self._begin(None)
+                if transfer is None:
+                    return MORE
+                result = BLOCKED
+                try:
+                    result = self._step(transfer, reach)
+                finally:
+                    more = self._finish(result == ENDED) or result != BLOCKED
+                if not more:
+                    return None
+        return result

@@ -133,6 +133,26 @@ class Memory:
         return written
 
 
+class Current:
+    """The memory of a process that may be in the middle of a call, or not exist any more."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._caller = Caller(memory.process.pid)
+
+    def read(self, address: int, size: int) -> bytes:
+        """What is there."""
+        return self._memory.read(address, size)
+
+    def write(self, address: int, data: bytes) -> int:
+        """Write all, or nothing where the protection does not allow it now."""
+        if self._memory.ended():
+            raise RefusedError(errno.EFAULT)
+        # Should another program take its place now, what is there stays there.
+        self._caller.check(address, len(data), True)
+        return self._memory.write(address, data)
+
+
 class Memories:
     """Those of all processes that have a transfer that waits."""
 
@@ -147,7 +167,8 @@ class Memories:
             if memory is None or memory.ended():
                 memory = Memory(process)
             try:
-                _check_limit(memory.pages + pages, process.pid, tid)
+                if pages:
+                    _check_limit(memory.pages + pages, process.pid, tid)
             except BaseException:
                 if not memory.users:
                     memory.close()

@@ -38,11 +38,19 @@ def _looking_moves(sock: socket.socket) -> bool:
         return False
 
 
+def available(sock: socket.socket) -> int:
+    """How many bytes there are to receive; 0 where the socket does not say."""
+    answer = array.array("i", [0])
+    try:
+        fcntl.ioctl(sock.fileno(), termios.FIONREAD, answer)
+    except OSError:
+        return 0
+    return max(answer[0], 0)
+
+
 def _room(sock: socket.socket, space: Space, address: int, size: int) -> int:
     """How much of what there is to receive can be written, as it seems."""
-    answer = array.array("i", [0])
-    fcntl.ioctl(sock.fileno(), termios.FIONREAD, answer)
-    size = min(size, max(answer[0], 1))
+    size = min(size, max(available(sock), 1))
     return space.write(address, space.read(address, size))
 
 
@@ -59,12 +67,11 @@ def _write_all(space: Space, address: int, data: bytes) -> None:
 
 def receive_stream(sock: socket.socket, space: Space, address: int, size: int) -> int:
     """Receive up to @size bytes; returns how many, 0 at the end."""
-    size = min(size, CHUNK)
     if _looking_moves(sock):
         data = sock.recv(_room(sock, space, address, size), _NOW)
         _write_all(space, address, data)
         return len(data)
-    seen = sock.recv(size, _PEEK)
+    seen = sock.recv(min(size, max(available(sock), 1)), _PEEK)
     if not seen:
         return 0
     written = space.write(address, seen)

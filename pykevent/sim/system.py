@@ -16,10 +16,10 @@ from pykevent.sim.account import Accounts, Limits
 from pykevent.sim.client import ANON, KEVENT, Borrowed, Clients
 from pykevent.sim.clocks import Clocks
 from pykevent.sim.closes import Closes, Looks
+from pykevent.sim.ends import Ends
 from pykevent.sim.hub import Pool
 from pykevent.sim.inode import InodeKevent
 from pykevent.sim.kevent import RefusedError
-from pykevent.sim.lanes import Ends
 from pykevent.sim.marks import Marks
 from pykevent.sim.memory import Memories
 from pykevent.sim.queue import User

@@ -50,7 +50,7 @@ def test_sendfile_is_not_there_yet(queue: Queue, tcp: Pair, address: int) -> Non
 
 @pytest.mark.parametrize(
     "flags",
-    [Flags.EDGE, Flags.DISPATCH, Flags.DISABLED, Flags.NOTIFY_BROKEN, Flags.BYTES, 0x400],
+    [Flags.EDGE, Flags.DISPATCH, Flags.DISABLED, Flags.NOTIFY_BROKEN, Flags.BYTES, 0x800],
 )
 def test_flags_that_mean_nothing_to_a_transfer_are_refused(
     queue: Queue, tcp: Pair, address: int, flags: int
