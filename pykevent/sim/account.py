@@ -81,6 +81,8 @@ class Account:
     pins: int = 0
     watches: Counter[Inode] = field(default_factory=Counter)
     movers: Movers = field(default_factory=Movers)
+    readers: Movers = field(default_factory=Movers)
+    """Of files, which may take for ever."""
 
     def charge(self, in_queue: int) -> None:
         """One more kevent, in a queue that has so many; ENOSPC where a limit is reached."""

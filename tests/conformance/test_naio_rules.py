@@ -43,11 +43,6 @@ def test_events_say_one_thing(queue: Queue, tcp: Pair, address: int, events: int
         queue.add(pykevent.naio_event(1, events, tcp[0], address, 10))
 
 
-def test_sendfile_is_not_there_yet(queue: Queue, tcp: Pair, address: int) -> None:
-    with refused(errno.EOPNOTSUPP):
-        queue.add(pykevent.naio_event(1, NaioEvents.SENDFILE, tcp[0], address, 10))
-
-
 @pytest.mark.parametrize(
     "flags",
     [Flags.EDGE, Flags.DISPATCH, Flags.DISABLED, Flags.NOTIFY_BROKEN, Flags.BYTES, 0x800],
