@@ -7,6 +7,7 @@ What is not is read by a thread of the user's readers, which may take for ever: 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -105,7 +106,8 @@ class HeldFile:
         self._account.readers.start(self._close)
 
     def _close(self) -> None:
-        os.close(self._fd)
+        with contextlib.suppress(OSError):  # its server may have died
+            os.close(self._fd)
 
 
 class SendfileKevent(Transfer):
