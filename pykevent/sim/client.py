@@ -393,5 +393,6 @@ def refusal(error: OSError, what: str = "its descriptors") -> str:
         )
     return (
         f"{text}: run the simulator as the same user or as root, and if this is a container allow "
-        "pidfd_getfd and kcmp in its seccomp profile (CAP_SYS_PTRACE does that in Docker's)"
+        "pidfd_getfd, kcmp, process_vm_readv and process_vm_writev in its seccomp profile "
+        "(CAP_SYS_PTRACE does that in Docker's)"
     )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import array
 import ctypes
 import errno
 import fcntl
@@ -196,26 +195,6 @@ def test_a_number_that_is_another_sockets_by_now_is_left_alone(queue: Queue, tcp
         assert one(queue).data == 5
         assert bytes(buffer[:5]) == b"hello"
         assert other.recv(20) == b"not for you"
-
-
-def test_what_came_while_nobody_had_the_socket_is_received_once_somebody_has(
-    queue: Queue, tcp: Pair
-) -> None:
-    near, far = tcp
-    left, right = socket.socketpair()
-    buffer = bytearray(10)
-    with left, right:
-        queue.recv_into(near, buffer)
-        rights = array.array("i", [near.fileno()])
-        left.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        near.close()
-        far.send(b"hello")
-        assert queue.wait(0.1) == []
-        _, ancillary, _, _ = right.recvmsg(1, 100)
-        (received,) = struct.unpack("i", ancillary[0][2])
-        assert one(queue).data == 5
-        assert bytes(buffer[:5]) == b"hello"
-        os.close(received)
 
 
 def test_a_close_that_nothing_tells_of_is_seen_all_the_same(
