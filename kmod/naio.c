@@ -117,25 +117,41 @@ static bool kevent_naio_at_end(const struct kevent_naio *t, struct sock *sk)
 	       skb_queue_empty_lockless(&sk->sk_receive_queue);
 }
 
-/*
- * One receive of a multishot, into the memory of the process that asked for it,
- * which need not be the one whose WAIT this is.
- */
-static int kevent_naio_shot(struct kevent_naio *t, struct socket *sock)
+/* Into the memory of another process than the one whose WAIT this is. */
+static noinline int kevent_naio_recv_remote(struct kevent_naio *t,
+					    struct socket *sock,
+					    struct msghdr *msg)
 {
 	struct kevent_pin pin = {};
-	struct msghdr msg = { .msg_inq = -1, .msg_get_inq = 1 };
-	int ret = 0;
+	int ret;
 
-	if (current->mm == t->mm)
+	ret = kevent_pin_remote(&pin, t->mm, t->address, t->left,
+				&msg->msg_iter);
+	if (!ret)
+		ret = sock_recvmsg(sock, msg, MSG_DONTWAIT);
+	kevent_unpin(&pin);
+	return ret;
+}
+
+/**
+ * kevent_naio_shot - one receive of a multishot, which does not wait
+ * @t:		the multishot, the current one of its lane
+ * @sock:	the socket, whose file is held by the caller
+ *
+ * Return: as kevent_naio_step()
+ */
+int kevent_naio_shot(struct kevent_naio *t, struct socket *sock)
+{
+	struct msghdr msg = { .msg_inq = -1, .msg_get_inq = 1 };
+	int ret;
+
+	if (likely(current->mm == t->mm)) {
 		iov_iter_ubuf(&msg.msg_iter, ITER_DEST,
 			      (void __user *)t->address, t->left);
-	else
-		ret = kevent_pin_remote(&pin, t->mm, t->address, t->left,
-					&msg.msg_iter);
-	if (!ret)
 		ret = sock_recvmsg(sock, &msg, MSG_DONTWAIT);
-	kevent_unpin(&pin);
+	} else {
+		ret = kevent_naio_recv_remote(t, sock, &msg);
+	}
 	if (kevent_naio_blocked(ret))
 		return -EAGAIN;
 	t->pending = true;
@@ -162,8 +178,6 @@ int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
 	struct msghdr msg = { .msg_iter = t->iter };
 	int ret;
 
-	if (t->multishot)
-		return kevent_naio_shot(t, sock);
 	if (t->reader)
 		return kevent_reader_step(t, sock);
 	if (t->stream)
@@ -217,19 +231,20 @@ void kevent_naio_complete(struct kevent_naio *t)
 }
 
 /**
- * kevent_naio_end - have a multishot end, also one that is disabled
- * @t:		the transfer, first in its lane; any context
+ * kevent_naio_call - have the queue of a transfer look at it
+ * @t:		the transfer, first in its lane; interrupts are off
  */
-void kevent_naio_end(struct kevent_naio *t)
+void kevent_naio_call(struct kevent_naio *t)
 {
 	struct kevent_user *user = t->kevent.user;
-	unsigned long flags;
 	bool wake;
 
-	spin_lock_irqsave(&user->lock, flags);
-	t->kevent.state &= ~KEVENT_ASLEEP;
+	spin_lock(&user->lock);
+	/* a multishot ends also while it is disabled */
+	if (unlikely(READ_ONCE(t->lane->end->closed)))
+		t->kevent.state &= ~KEVENT_ASLEEP;
 	wake = kevent_ready_locked(&t->kevent);
-	spin_unlock_irqrestore(&user->lock, flags);
+	spin_unlock(&user->lock);
 	if (wake)
 		kevent_wake_pollers(user, true);
 }

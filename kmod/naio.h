@@ -168,9 +168,10 @@ static inline bool kevent_naio_sends(const struct kevent_naio *t)
 
 /* naio.c */
 int kevent_naio_step(struct kevent_naio *t, struct socket *sock);
+int kevent_naio_shot(struct kevent_naio *t, struct socket *sock);
 void kevent_naio_let_go(struct kevent_naio *t);
 void kevent_naio_complete(struct kevent_naio *t);
-void kevent_naio_end(struct kevent_naio *t);
+void kevent_naio_call(struct kevent_naio *t);
 
 /* naio_lane.c */
 void kevent_lane_init(struct kevent_lane *lane, struct kevent_end *end);

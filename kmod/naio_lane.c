@@ -82,11 +82,7 @@ static void kevent_lane_call_locked(struct kevent_lane *lane)
 	/* who prepares it looks at the socket afterwards */
 	if (!t || !t->prepared)
 		return;
-	if (t->multishot && READ_ONCE(lane->end->closed)) {
-		kevent_naio_end(t);
-		return;
-	}
-	kevent_ready(&t->kevent);
+	kevent_naio_call(t);
 	if (!t->multishot)
 		kevent_lane_defer_locked(lane);
 }
@@ -202,9 +198,16 @@ static bool kevent_lane_finish(struct kevent_lane *lane, int ret, bool work)
 	return gone || again || !ret;
 }
 
+static int kevent_lane_call(struct kevent_naio *t, struct socket *sock)
+{
+	return t->multishot ? kevent_naio_shot(t, sock) :
+			      kevent_naio_step(t, sock);
+}
+
 /* As kevent_naio_step(), in the name of whoever asked for the transfer. */
 static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 {
+	struct socket *sock = SOCKET_I(t->lane->end->inode);
 	const struct cred *old;
 	int ret;
 
@@ -215,9 +218,9 @@ static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 		return 1;
 	}
 	if (t->cred == current_cred())
-		return kevent_naio_step(t, sock_from_file(file));
+		return kevent_lane_call(t, sock);
 	old = override_creds(t->cred);
-	ret = kevent_naio_step(t, sock_from_file(file));
+	ret = kevent_lane_call(t, sock);
 	revert_creds(old);
 	return ret;
 }

@@ -301,8 +301,21 @@ class Queue:
 
     # Transfers
 
+    def recv(
+        self, fileobj: FileLike, length: int, *, waitall: bool = False, cookie: int = 0
+    ) -> Transfer:
+        """As `recv_into` with a buffer of its own; `Transfer.received` is what came."""
+        return self.recv_into(fileobj, bytearray(length), waitall=waitall, cookie=cookie)
+
     def recv_into(
-        self, fileobj: FileLike, buffer: Any, *, waitall: bool = False, cookie: int = 0
+        self,
+        fileobj: FileLike,
+        buffer: Any,
+        *,
+        waitall: bool = False,
+        multishot: bool = False,
+        dispatch: bool = False,
+        cookie: int = 0,
     ) -> Transfer:
         """Have the kernel receive from a socket into a buffer; ioctl ADD.
 
@@ -310,11 +323,22 @@ class Queue:
         as many as the buffer holds unless the stream ends before.  Of a datagram what does not fit
         is lost, and said to be.  Transfers of one socket end in the order they were asked for.
 
+        `multishot`: again and again.  Each wait that returns an event of it has put what the event
+        tells of into the buffer, at its beginning; `done` is true after the last one, which is that
+        of the end of the stream, of an error or of the close.  With `dispatch` there is none
+        after an event until `Transfer.resume`, so that a thread may take its time over the bytes.
+
         The buffer cannot be resized or freed until then.  Raises BufferError where it cannot be
         written to; OSError with ENOMEM past RLIMIT_MEMLOCK, EINVAL for an empty buffer, EOPNOTSUPP
         for a kind of socket that is not supported, otherwise as `add`.
         """
-        flags = Flags.WAITALL if waitall else Flags(0)
+        flags = Flags(0)
+        for wanted, flag in (
+            (waitall, Flags.WAITALL),
+            (multishot, Flags.MULTISHOT),
+            (dispatch, Flags.DISPATCH),
+        ):
+            flags |= flag if wanted else Flags(0)
         exported = Exported(buffer, writable=True)
         return self._transfer(NaioEvents.RECV, fileobj, exported, flags, cookie)
 
@@ -430,12 +454,16 @@ class Queue:
     def _transfer(
         self, kind: NaioEvents, fileobj: FileLike, exported: Exported, flags: Flags, cookie: int
     ) -> Transfer:
-        def submit(ident: int) -> None:
-            self.add(
-                naio_event(ident, kind, fileobj, exported.address, exported.length, flags, cookie)
-            )
+        def request(ident: int) -> Request:
+            address, length = exported.address, exported.length
+            return naio_event(ident, kind, fileobj, address, length, flags, cookie)
 
-        return self._transfers.add(exported, self._cancel, submit)
+        return self._transfers.add(
+            exported,
+            self._cancel,
+            lambda ident: self.modify(request(ident)),
+            lambda ident: self.add(request(ident)),
+        )
 
     def _cancel(self, transfer: Transfer) -> bool:
         """Remove a transfer; False where its event is on its way, or was delivered."""

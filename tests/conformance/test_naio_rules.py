@@ -144,6 +144,7 @@ def pinned() -> int:
     return 0
 
 
+@pytest.mark.needs("PIN")
 def test_what_waits_is_pinned_and_what_has_ended_is_not(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
     before = pinned()
@@ -204,6 +205,7 @@ def test_a_limit_that_is_met_half_way_is_told_by_the_event(tcp: Pair) -> None:
     as_nobody(asks)
 
 
+@pytest.mark.needs("PIN")
 def test_memory_that_is_unmapped_meanwhile_does_no_harm(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
     memory = mmap.mmap(-1, 4 * PAGE)
@@ -272,6 +274,7 @@ def test_memory_of_a_file_is_sent(queue: Queue, tcp: Pair) -> None:
         assert one(queue).data == len(content)
 
 
+@pytest.mark.needs("PIN")
 def test_memory_that_moves_takes_its_transfer_along(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
     memory = mmap.mmap(-1, 2 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
