@@ -24,9 +24,10 @@ MUCH = 3_000_000
 
 
 def narrow(*ends: socket.socket) -> None:
-    """Leave these sockets little room to send."""
+    """Leave these sockets little room to send, and the kernel no occasion to give them more."""
     for end in ends:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131072)
 
 
 def receive(sock: socket.socket, count: int) -> bytes:
