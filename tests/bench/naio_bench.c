@@ -6,8 +6,10 @@
  *		the rows whose names contain one of the PARTs, or all of them:
  *		prints them, and writes them to FILE as JSON
  *	naio_bench FILE --repeat SECONDS ROW WAY
- *		does only this, for so many seconds of its own clock, between a
- *		line "begin" and a line "end", for somebody who looks on
+ *		does only this, for so many seconds of its own clock, for
+ *		somebody who looks on; a line "begin" tells when, and the
+ *		address of the function that does it once.  A way is named by
+ *		its column or its own name.
  *
  * Everything that the one processor does is counted: the peer's part, and what
  * the kernel does between the calls or in threads of its own.  Of several ways
@@ -283,7 +285,15 @@ static void check_guest(void)
 		FAIL("pages are zeroed in advance: init_on_alloc=0");
 }
 
-static int repeat_one(const char *seconds, const char *name, const char *label)
+static const char *const columns[] = { "kevent", "uring", "sync" };
+
+static bool named(const struct way *way, const char *name)
+{
+	return !strcmp(way->label, name) ||
+	       (way->column != NAIO_NONE && !strcmp(columns[way->column], name));
+}
+
+static int repeat_one(const char *seconds, const char *name, const char *as)
 {
 	const struct naio_row *row = NULL;
 	const struct way *way;
@@ -297,28 +307,26 @@ static int repeat_one(const char *seconds, const char *name, const char *label)
 			row = &all_rows[i];
 	if (!row)
 		FAIL("no row is named %s", name);
-	for (way = row->ways; way->round && strcmp(way->label, label); way++)
+	for (way = row->ways; way->round && !named(way, as); way++)
 		;
 	if (!way->round)
-		FAIL("%s is not done by %s", name, label);
+		FAIL("%s is not done by %s", name, as);
 	s.way = way;
 	transfer_open(&t, row);
 	if (!way->start(&t))
-		FAIL("%s does not go by %s here", name, label);
+		FAIL("%s does not go by %s here", name, as);
 	for (i = 0; i < WARM_UPS; i++)
 		sample(&s);
-	printf("begin\n");
+	printf("begin %p %u %s\n", (void *)way->round, t.nr, way->label);
 	fflush(stdout);
 	end = now_ns() + strtoull(seconds, NULL, 10) * NSEC_PER_SEC;
 	while (now_ns() < end)
 		sample(&s);
-	printf("end\n");
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	static const char *const columns[] = { "kevent", "uring", "sync" };
 	size_t i;
 
 	if (argc < 2) {
