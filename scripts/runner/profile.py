@@ -169,7 +169,7 @@ def profiles(
 
     *options* are those of scripts/guest, *qemu* those of QEMU.
     """
-    found = []
+    logs: list[tuple[Path, str, int, int]] = []
     with tempfile.TemporaryDirectory(prefix="kevent-profile-") as temporary:
         path = Path(temporary) / "qmp"
         calls = "; ".join(
@@ -185,7 +185,6 @@ def profiles(
         process = subprocess.Popen(command, cwd=TREE, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:
-            logs = []
             for line in process.stdout:
                 begun = BEGIN.match(line)
                 if not begun:

@@ -32,6 +32,8 @@ struct transfer {
 	unsigned int turn;
 	struct ring ring;
 	int epoll;
+	int file;
+	int pipe[2];
 };
 
 /*

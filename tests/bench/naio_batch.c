@@ -3,12 +3,12 @@
  * A message to each of many connections, all received together: as few calls as
  * each way needs.
  */
+#include "naio.h"
+
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "naio.h"
 
 static void all_send(const struct transfer *t)
 {
@@ -78,7 +78,7 @@ static void kevent_fill(struct transfer *t, uint32_t flags)
 		};
 	}
 	result.head = (struct kevent_wait){
-		.min = t->nr, .max = t->nr, .timeout = FOREVER,
+		.min = 1, .max = t->nr, .timeout = FOREVER,
 		.clock = CLOCK_MONOTONIC,
 	};
 }
@@ -272,7 +272,7 @@ const struct way batch_multishot[] = {
 };
 
 const struct way batch_epoll[] = {
-	{ NAIO_SYNC, "send, epoll_wait, recv", epoll_start, epoll_round,
+	{ NAIO_SYNC, "epoll_wait, recv", epoll_start, epoll_round,
 	  epoll_end, false },
 	{ .round = NULL },
 };

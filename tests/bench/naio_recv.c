@@ -6,10 +6,10 @@
  * A message may arrive in parts; each way takes part after part, by its own
  * means, until all of it is there.
  */
+#include "naio.h"
+
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-
-#include "naio.h"
 
 #define BUFFERS	8U
 
