@@ -313,6 +313,8 @@ static long kevent_ioctl_info(struct kevent_user *user, void __user *arg,
 	if (ret)
 		return ret;
 	info.features |= KEVENT_FEATURE_FDINFO | KEVENT_FEATURE_PARTIAL;
+	if (info.features & KEVENT_FEATURE_NAIO)
+		info.features |= KEVENT_FEATURE_PIN;
 	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
 }
 

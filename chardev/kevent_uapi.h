@@ -279,6 +279,7 @@ struct kevent_post {
 #define KEVENT_FEATURE_TIMER	0x0008
 #define KEVENT_FEATURE_USER	0x0010
 #define KEVENT_FEATURE_NAIO	0x0020
+#define KEVENT_FEATURE_PIN	0x10000000	/* NAIO: buffers are pinned */
 #define KEVENT_FEATURE_FDINFO	0x20000000	/* fdinfo lists the kevents */
 #define KEVENT_FEATURE_PARTIAL	0x40000000	/* events before an EFAULT count */
 #define KEVENT_FEATURE_SIM	0x80000000	/* served by the simulator */

@@ -103,6 +103,7 @@ struct kevent_account *kevent_account_get(void)
 	if (!fresh)
 		return NULL;
 	fresh->uid = uid;
+	INIT_LIST_HEAD(&fresh->readers_wait);
 	mutex_lock(&kevent_accounts_mutex);
 	hash_for_each_possible(kevent_accounts, account, node, __kuid_val(uid))
 		if (uid_eq(account->uid, uid))
@@ -118,8 +119,19 @@ found:
 }
 
 /**
- * kevent_account_put - a queue is done with its account
- * @account:	from kevent_account_get()
+ * kevent_account_hold - keep an account that is there
+ * @account:	the account, to be put once more
+ */
+void kevent_account_hold(struct kevent_account *account)
+{
+	mutex_lock(&kevent_accounts_mutex);
+	account->refs++;
+	mutex_unlock(&kevent_accounts_mutex);
+}
+
+/**
+ * kevent_account_put - who has got or held an account is done with it
+ * @account:	the account
  */
 void kevent_account_put(struct kevent_account *account)
 {

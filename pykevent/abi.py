@@ -147,6 +147,7 @@ class Feature(IntFlag, boundary=KEEP):
     TIMER = 0x0008
     USER = 0x0010
     NAIO = 0x0020
+    PIN = 0x10000000
     FDINFO = 0x20000000
     PARTIAL = 0x40000000
     SIM = 0x80000000

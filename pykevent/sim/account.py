@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pykevent.sim.kevent import RefusedError
+from pykevent.sim.movers import Movers
 
 COST = 4096
 """What the dearest kevent costs, in bytes, by a generous estimate."""
@@ -20,7 +21,8 @@ Inode = tuple[int, int]
 """Device and number."""
 
 
-def _has_capability(pid: int, number: int) -> bool:
+def has_capability(pid: int, number: int) -> bool:
+    """Whether a thread has a capability that counts here."""
     try:
         if not os.path.samefile(f"/proc/{pid}/ns/user", "/proc/self/ns/user"):
             return False  # whoever made a namespace has all of them there
@@ -33,13 +35,16 @@ def _has_capability(pid: int, number: int) -> bool:
     return False
 
 
-def _most_files(pid: int) -> int:
-    """The hard limit of RLIMIT_NOFILE of a process."""
+def limits_of(pid: int, name: str) -> tuple[float, float]:
+    """The soft and the hard limit of a process, under the name that /proc has for it."""
     with open(f"/proc/{pid}/limits") as file:
         for line in file:
-            if line.startswith("Max open files"):
-                return int(line.split()[4])  # never unlimited
-    return 0
+            if line.startswith(name):
+                soft, hard = line.removeprefix(name).split()[:2]
+                return float(soft.replace("unlimited", "inf")), float(
+                    hard.replace("unlimited", "inf")
+                )
+    return 0, 0
 
 
 def _default_kevents() -> int:
@@ -75,6 +80,9 @@ class Account:
     inode_events: int = 0
     pins: int = 0
     watches: Counter[Inode] = field(default_factory=Counter)
+    movers: Movers = field(default_factory=Movers)
+    readers: Movers = field(default_factory=Movers)
+    """Of files, which may take for ever."""
 
     def charge(self, in_queue: int) -> None:
         """One more kevent, in a queue that has so many; ENOSPC where a limit is reached."""
@@ -94,8 +102,8 @@ class Account:
     def charge_pin(self, pid: int) -> None:
         """One more file that is held; EMFILE past what a process may have open."""
         with self.lock:
-            most = _most_files(pid)
-            if self.pins >= most and not _has_capability(pid, _CAP_SYS_RESOURCE):
+            _, most = limits_of(pid, "Max open files")
+            if self.pins >= most and not has_capability(pid, _CAP_SYS_RESOURCE):
                 raise RefusedError(errno.EMFILE)
             self.pins += 1
 

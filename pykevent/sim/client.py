@@ -14,6 +14,7 @@ import fcntl
 import logging
 import os
 import re
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -118,6 +119,17 @@ class Borrowed:
         if kind == ANON:
             return self.anonymous not in _LEAVES
         return kind in (KEVENT, OTHER)
+
+
+class BorrowedSocket(socket.socket):
+    """A borrowed descriptor as a socket, which it stays the borrower's to close."""
+
+    def __init__(self, fd: int) -> None:
+        # Any family will do: it would be found by getsockname(2), which some sockets lack.
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
 
 
 class Client:
@@ -359,9 +371,9 @@ class Clients:
             _log.warning("process %d: %s", pid, refusal(error))
 
 
-def refusal(error: OSError) -> str:
-    """What to do about a refused pidfd_getfd(2), in a sentence."""
-    text = f"its descriptors cannot be looked at ({error.strerror})"
+def refusal(error: OSError, what: str = "its descriptors") -> str:
+    """What to do where we may not look into a process, in a sentence."""
+    text = f"{what} cannot be looked at ({error.strerror})"
     try:
         with open(YAMA) as file:
             scope = int(file.read())
@@ -381,5 +393,6 @@ def refusal(error: OSError) -> str:
         )
     return (
         f"{text}: run the simulator as the same user or as root, and if this is a container allow "
-        "pidfd_getfd and kcmp in its seccomp profile (CAP_SYS_PTRACE does that in Docker's)"
+        "pidfd_getfd, kcmp, process_vm_readv and process_vm_writev in its seccomp profile "
+        "(CAP_SYS_PTRACE does that in Docker's)"
     )

@@ -14,15 +14,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pykevent.sim import syscalls
 from pykevent.sim.client import FIFO, PIPE, SOCKET, Borrowed
 from pykevent.sim.clocks import Alarm, Clocks
 
 if TYPE_CHECKING:
-    from pykevent.sim.hook import FileKevent
-    from pykevent.sim.kevent import Kevent
     from pykevent.sim.system import System
 
 _TOLD = SOCKET | PIPE | FIFO
@@ -31,15 +29,34 @@ _LOOK_AGAIN = [500_000 << turn for turn in range(7)]
 """Nanoseconds; nobody is looked at after the last."""
 
 
+class Looking(Protocol):
+    """Who wants to know of a close: a kevent, as a rule."""
+
+    def notice_close(self, told: bool = False) -> bool:
+        """Look whether the file was closed; whether no more looks are needed."""
+        ...
+
+
+class Watching(Looking, Protocol):
+    """Who is told when to look."""
+
+    close_watch: int
+    """The watch's number; -1 where there is none."""
+
+    def look_for_close(self, look: bool) -> None:
+        """Nothing tells, so have it looked at now and then; or not any more."""
+        ...
+
+
 class Looks:
     """Kevents whose file is perhaps being closed: looked at a few times more, and by each call."""
 
     def __init__(self, clocks: Clocks) -> None:
         self._clocks = clocks
-        self._pending: dict[Kevent, int] = {}
+        self._pending: dict[Looking, int] = {}
         """How often each was looked at again since the last news."""
 
-    def look(self, kevent: Kevent, later: bool = False) -> None:
+    def look(self, kevent: Looking, later: bool = False) -> None:
         """News say that a file of what the kevent watches was closed, or is about to be.
 
         With @later first comes what other news there are.
@@ -50,7 +67,7 @@ class Looks:
             if not waits:
                 self._later(kevent, 0)
 
-    def _later(self, kevent: Kevent, turn: int) -> None:
+    def _later(self, kevent: Looking, turn: int) -> None:
         def again(alarm: Alarm) -> None:
             following = self._pending.get(kevent, len(_LOOK_AGAIN)) + 1
             if following >= len(_LOOK_AGAIN) or kevent.notice_close():
@@ -76,21 +93,15 @@ class Closes:
         self._system = system
         self._lock = threading.Lock()
         self._inotify = -1
-        self._kevents: dict[int, dict[FileKevent, None]] = {}
+        self._kevents: dict[int, dict[Watching, None]] = {}
 
-    def watch(self, kevent: FileKevent, borrowed: Borrowed) -> None:
+    def watch(self, kevent: Watching, borrowed: Borrowed) -> None:
         """Have the close of a kevent's file reported."""
         if borrowed.kind & _TOLD and self._watch(kevent, borrowed):
             return
-        self._look_for(kevent)
+        kevent.look_for_close(True)
 
-    def _look_for(self, kevent: FileKevent) -> None:
-        """Have it looked at now and then."""
-        user = kevent.user
-        user.reporters[kevent] = None
-        (self._system.nested if kevent in user.nested else self._system.looker).kick()
-
-    def _watch(self, kevent: FileKevent, borrowed: Borrowed) -> bool:
+    def _watch(self, kevent: Watching, borrowed: Borrowed) -> bool:
         with self._lock:
             try:
                 if self._inotify < 0:
@@ -105,9 +116,9 @@ class Closes:
             self._kevents.setdefault(kevent.close_watch, {})[kevent] = None
             return True
 
-    def unwatch(self, kevent: FileKevent) -> None:
+    def unwatch(self, kevent: Watching) -> None:
         """The opposite, whether it was watched or not."""
-        kevent.user.reporters.pop(kevent, None)
+        kevent.look_for_close(False)
         if kevent.close_watch < 0:
             return
         with self._lock:
@@ -124,8 +135,8 @@ class Closes:
             for kevent in self._told(events):
                 self._system.looks.look(kevent)
 
-    def _told(self, events: list[tuple[int, int, int, bytes]]) -> list[FileKevent]:
-        found: dict[FileKevent, None] = {}
+    def _told(self, events: list[tuple[int, int, int, bytes]]) -> list[Watching]:
+        found: dict[Watching, None] = {}
         with self._lock:
             for watch, mask, _, _ in events:
                 if mask & syscalls.IN_Q_OVERFLOW:
@@ -136,7 +147,7 @@ class Closes:
                     self._lost(self._kevents.pop(watch, {}))
         return list(found)
 
-    def _lost(self, kevents: dict[FileKevent, None]) -> None:
+    def _lost(self, kevents: dict[Watching, None]) -> None:
         for kevent in kevents:
             kevent.close_watch = -1
-            self._look_for(kevent)
+            kevent.look_for_close(True)

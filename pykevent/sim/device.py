@@ -112,6 +112,8 @@ def deliver(
     Returns how many, or -EINTR where a signal came and there were none, or -EMSGSIZE where the
     first does not fit; and how many are still ready then.
     """
+    if queue.lanes:
+        queue.settle_lanes()
     if deadline.now and not queue.ready:
         return 0, 0
     ended = ""
@@ -156,4 +158,6 @@ def read(queue: User, size: int, nonblocking: bool, call: Call) -> bytes:
 def polled(queue: User) -> int:
     """poll(2): what holds of the queue."""
     queue.system.sync_polled(queue)
+    if queue.lanes:
+        queue.settle_lanes()
     return _POLLED if queue.has_ready(1) else 0

@@ -108,6 +108,15 @@ class FileKevent(Kevent):
         self.user.closed(self, False)
         return True
 
+    def look_for_close(self, look: bool) -> None:
+        """Have the file looked at now and then, for nothing tells of its close; or not."""
+        user = self.user
+        if look:
+            user.reporters[self] = None
+            (user.system.nested if self in user.nested else user.system.looker).kick()
+        else:
+            user.reporters.pop(self, None)
+
     def borrow_again(self) -> Borrowed | None:
         """The file, if it is still behind the number that it was added under."""
         registration, process = self._registration, self.process

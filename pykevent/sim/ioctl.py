@@ -15,6 +15,8 @@ from pykevent.sim.queue import User
 
 _RESULT = struct.Struct("=i")
 _REQUEST_RESULT: int = abi.kevent_request.result.offset
+_REQUEST_PARAM: int = abi.kevent_request.param.offset
+_REPORT = struct.Struct("=QQ")
 _POST_RESULT: int = abi.kevent_post.result.offset
 _CHANGED_AT: int = abi.kevent_wait.changed.offset
 _COUNTS_AT: int = abi.kevent_wait.records.offset
@@ -60,15 +62,15 @@ def ioctl(queue: User, number: int, data: bytearray, call: Call) -> int:
     return -errno.ENOTTY
 
 
-def _one(queue: User, op: int, request: Request, call: Call) -> int:
-    """Apply one request: 0 or -errno."""
+def _one(queue: User, op: int, request: Request, call: Call, report: list[int]) -> int:
+    """Apply one request: 0 or -errno, and in @report what REMOVE has to say."""
     try:
         if op == abi.Op.ADD:
             queue.add(request, call.client)
         elif op == abi.Op.MODIFY:
             queue.modify(request, call.client)
         elif op == abi.Op.REMOVE:
-            queue.remove(request, call.client)
+            report += queue.remove(request, call.client)
         else:
             return -errno.EINVAL
     except RefusedError as refused:
@@ -84,10 +86,13 @@ def _change_all(queue: User, op: int, data: bytearray, at: int, count: int, call
     for offset in range(at, at + count * REQUEST.size, REQUEST.size):
         request = Request.parse(data, offset)
         result = -errno.EINVAL
+        report: list[int] = []
         if not op or not request.op:
-            result = _one(queue, op or request.op, request, call)
+            result = _one(queue, op or request.op, request, call, report)
         changed += not result
         _RESULT.pack_into(data, offset + _REQUEST_RESULT, result)
+        if any(report):
+            _REPORT.pack_into(data, offset + _REQUEST_PARAM, *report)
     return changed
 
 

@@ -28,6 +28,7 @@ EDGE, ONESHOT, DISPATCH = int(Flags.EDGE), int(Flags.ONESHOT), int(Flags.DISPATC
 DISABLED, NOTIFY_BROKEN = int(Flags.DISABLED), int(Flags.NOTIFY_BROKEN)
 BYTES, ABSTIME = int(Flags.BYTES), int(Flags.ABSTIME)
 NOFOLLOW, STALE = int(Flags.NOFOLLOW), int(Flags.STALE)
+WAITALL, MULTISHOT = int(Flags.WAITALL), int(Flags.MULTISHOT)
 MODES = EDGE | ONESHOT | DISPATCH | DISABLED
 
 U32_MAX = (1 << 32) - 1
@@ -127,6 +128,8 @@ class Kevent:
     """Beyond the modes."""
     condition: ClassVar[bool] = False
     """Its events hold or do not (`poll`); else they add up (`peek`, `consume`)."""
+    counts: ClassVar[bool] = False
+    """`consume` says whether more is left also where its events are a condition."""
 
     def __init__(self, user: User, request: Request) -> None:
         self.user = user
@@ -138,6 +141,11 @@ class Kevent:
         self.claims = 0
         self.round = 0
         self.item = Item(self)
+
+    @classmethod
+    def make(cls, user: User, request: Request) -> Kevent:
+        """The kevent that a request is for."""
+        return cls(user, request)
 
     @classmethod
     def check(cls, request: Request) -> None:
@@ -172,6 +180,10 @@ class Kevent:
     def modify(self, request: Request, target: Target) -> None:
         """Take over a request.  Under the mutex."""
         raise NotImplementedError
+
+    def cancel(self) -> tuple[int, int]:
+        """What REMOVE has to say of it: `param[0]` and `param[1]`.  Under the mutex."""
+        return 0, 0
 
     def dequeue(self) -> None:
         """Take it off its storage, wholly or in part hung on it.  Under the mutex."""

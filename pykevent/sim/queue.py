@@ -14,6 +14,8 @@ import contextlib
 import errno
 import os
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -41,11 +43,15 @@ from pykevent.sim.ready import ReadyList
 from pykevent.sim.user import UserKevent
 
 if TYPE_CHECKING:
+    from pykevent.sim.lanes import Lane
     from pykevent.sim.system import System
     from pykevent.sim.watches import Watches
 
 GHOST_SCAN = 16
 """How many neighbours of one number an ADD looks at for ghosts."""
+
+_PATIENCE = 0.1
+"""Seconds that a WAIT waits for what moves transfers."""
 
 Key = tuple[int, int]
 
@@ -69,6 +75,8 @@ class User(ReadyList):
         """Those of files that may be queues of events."""
         self.outer: dict[FileKevent, None] = {}
         """Kevents of other queues that watch this one, directly or through an epoll."""
+        self.lanes: Counter[Lane] = Counter()
+        """Where its transfers wait, and how many."""
         self.released = threading.Event()
 
     def poked(self) -> None:
@@ -228,7 +236,7 @@ class User(ReadyList):
 
     def _add(self, kind: type[Kevent], request: Request, target: Target) -> None:
         kind.permit(target)
-        kevent = kind(self, request)
+        kevent = kind.make(self, request)
         with self._changing():
             if kind.descriptor:
                 self._reap_ghosts(kind, request.ident)
@@ -270,8 +278,8 @@ class User(ReadyList):
             if target.borrowed is not None:
                 target.borrowed.close()
 
-    def remove(self, request: Request, client: Client) -> None:
-        """Remove a kevent: no WAIT that starts later delivers it."""
+    def remove(self, request: Request, client: Client) -> tuple[int, int]:
+        """Remove a kevent: no WAIT that starts later delivers it.  Returns how far it came."""
         kind = sources.type_of(request.type)
         stale = bool(request.flags & STALE)
         if (
@@ -289,11 +297,13 @@ class User(ReadyList):
             with self._changing():
                 if stale:
                     self._remove_stale(kind, request.ident, target)
-                    return
+                    return 0, 0
                 kevent = self._find(kind, request.ident, target)
                 if kevent is None:
                     raise RefusedError(errno.ENOENT)
+                report = kevent.cancel()
                 self._destroy(kevent)
+                return report
         finally:
             if target.borrowed is not None:
                 target.borrowed.close()
@@ -337,6 +347,12 @@ class User(ReadyList):
         pending: dict[int, int] = {}
         for watcher in list(self.looked_at):
             watcher.look(pending)
+
+    def settle_lanes(self) -> None:
+        """Have moved what the sockets of its transfers have called for; that may take long."""
+        end = time.monotonic() + _PATIENCE
+        for lane in list(self.lanes):
+            lane.settle(end)
 
     def info(self) -> bytes:
         """``struct kevent_info``."""

@@ -442,8 +442,8 @@ class Delivery:
             return
         if not kevent.condition:
             kevent.state &= ~AGAIN
-            if kevent.consume(item, event):
-                kevent.state |= AGAIN
+        if (not kevent.condition or kevent.counts) and kevent.consume(item, event):
+            kevent.state |= AGAIN
         kevent.round = self.round
         self._requeue_locked(kevent, kevent.state)
 
@@ -471,7 +471,7 @@ class Delivery:
                 kevent.state |= ASLEEP
         if kevent.state & ASLEEP:
             return
-        if not fresh and (not kevent.condition or kevent.flags & EDGE):
+        if not fresh and (not kevent.condition or kevent.counts or kevent.flags & EDGE):
             return
         if fresh:
             self.again = True

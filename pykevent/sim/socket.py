@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pykevent.abi import EventType, Feature, SocketEvents
 from pykevent.sim import diag
-from pykevent.sim.client import Borrowed
+from pykevent.sim.client import Borrowed, BorrowedSocket
 from pykevent.sim.hook import FileKevent
 from pykevent.sim.kevent import BYTES, NOTIFY_BROKEN, Event, RefusedError, Request, Target
 
@@ -73,7 +73,7 @@ class SocketKevent(FileKevent):
         if not stat.S_ISSOCK(borrowed.stat.st_mode):
             raise RefusedError(errno.ENOTSOCK)
         self._inode = borrowed.stat.st_ino
-        with _Socket(borrowed.fd) as sock:
+        with BorrowedSocket(borrowed.fd) as sock:
             self._domain, self._type, self._protocol = (
                 sock.getsockopt(socket.SOL_SOCKET, option)
                 for option in (_SO_DOMAIN, socket.SO_TYPE, _SO_PROTOCOL)
@@ -101,7 +101,7 @@ class SocketKevent(FileKevent):
                 if self._listening == _ASK:
                     borrowed = self.borrow_again()
                     if borrowed is not None:
-                        with _Socket(borrowed.fd) as sock:
+                        with BorrowedSocket(borrowed.fd) as sock:
                             self._listening = _listening(sock)
                 events |= _ACCEPT if self._listening == _LISTENS else _RECV
             events &= self.events | _ALWAYS
@@ -118,7 +118,7 @@ class SocketKevent(FileKevent):
             return self._backlog(borrowed)
         if borrowed is None:
             return 0
-        with _Socket(borrowed.fd) as sock:
+        with BorrowedSocket(borrowed.fd) as sock:
             try:
                 if events & _RECV:
                     return self._readable(sock)
@@ -131,13 +131,13 @@ class SocketKevent(FileKevent):
     def _backlog(self, borrowed: Borrowed | None) -> int:
         """Connections that accept() would return at once."""
         if borrowed is not None and self._is_tcp:
-            with _Socket(borrowed.fd) as sock:
+            with BorrowedSocket(borrowed.fd) as sock:
                 info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
                 (waiting,) = struct.unpack_from("=I", info, _TCP_INFO_UNACKED)
                 return int(waiting)
         return diag.backlog(self._domain, self._inode)
 
-    def _readable(self, sock: _Socket) -> int:
+    def _readable(self, sock: BorrowedSocket) -> int:
         if self._is_tcp or (self._domain == socket.AF_UNIX and self._type == socket.SOCK_STREAM):
             return _ioctl(sock, termios.FIONREAD)
         if self._type not in (socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):
@@ -150,24 +150,13 @@ class SocketKevent(FileKevent):
         peek = socket.MSG_PEEK | socket.MSG_TRUNC | socket.MSG_DONTWAIT
         return int(sock.recv_into(bytearray(1), 1, peek))
 
-    def _writable(self, sock: _Socket) -> int:
+    def _writable(self, sock: BorrowedSocket) -> int:
         memory = struct.unpack("=9I", sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))
         used = memory[_WMEM_QUEUED if self._is_tcp else _WMEM_ALLOC]
         return int(max(memory[_SNDBUF] - used, 0))
 
 
-class _Socket(socket.socket):
-    """A borrowed descriptor as a socket, which it stays the borrower's to close."""
-
-    def __init__(self, fd: int) -> None:
-        # Any family will do: it would be found by getsockname(2), which some sockets lack.
-        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
-
-
-def _listening(sock: _Socket) -> int:
+def _listening(sock: BorrowedSocket) -> int:
     """Whether a socket listens, and whether that may change."""
     try:
         kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
@@ -181,7 +170,7 @@ def _listening(sock: _Socket) -> int:
     return _NEVER
 
 
-def _ioctl(sock: _Socket, number: int) -> int:
+def _ioctl(sock: BorrowedSocket, number: int) -> int:
     answer = array.array("i", [0])
     fcntl.ioctl(sock.fileno(), number, answer)
     return max(answer[0], 0)

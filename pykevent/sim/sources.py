@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import errno
 
-from pykevent.abi import EventType, Feature
+from pykevent.abi import Feature
 from pykevent.sim.inode import InodeKevent, PathKevent
 from pykevent.sim.kevent import Kevent, RefusedError
+from pykevent.sim.naio import NaioKevent
 from pykevent.sim.poll import PollKevent
 from pykevent.sim.socket import SocketKevent
 from pykevent.sim.timer import TimerKevent
@@ -20,9 +21,9 @@ _KINDS: tuple[type[Kevent], ...] = (
     PathKevent,
     TimerKevent,
     UserKevent,
+    NaioKevent,
 )
 _TYPES = {kind.type: kind for kind in _KINDS}
-_NOT_HERE = {EventType.NAIO}
 
 FEATURES = int(Feature.SIM)
 for _kind in _KINDS:
@@ -30,9 +31,8 @@ for _kind in _KINDS:
 
 
 def type_of(number: int) -> type[Kevent]:
-    """The type of that number; ENXIO where there is none, EOPNOTSUPP for one of the module's."""
+    """The type of that number; ENXIO where there is none."""
     try:
         return _TYPES[number]
     except KeyError:
-        known = number in _NOT_HERE
-        raise RefusedError(errno.EOPNOTSUPP if known else errno.ENXIO) from None
+        raise RefusedError(errno.ENXIO) from None

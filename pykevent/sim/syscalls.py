@@ -13,15 +13,16 @@ from collections.abc import Iterator
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_libc.process_vm_writev.argtypes = (
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_ulong,
-    ctypes.c_char_p,
-    ctypes.c_ulong,
-    ctypes.c_ulong,
-)
-_libc.process_vm_writev.restype = ctypes.c_ssize_t
+for _copy in (_libc.process_vm_readv, _libc.process_vm_writev):
+    _copy.argtypes = (
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_ulong,
+        ctypes.c_char_p,
+        ctypes.c_ulong,
+        ctypes.c_ulong,
+    )
+    _copy.restype = ctypes.c_ssize_t
 
 _U64 = (1 << 64) - 1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -38,6 +39,9 @@ _KCMP_FILE, _KCMP_EPOLL_TFD = 0, 7
 
 _STATX_KNOWN = 0x1000 | 0x4000  # AT_EMPTY_PATH, AT_STATX_DONT_SYNC
 _STATX_IDENTITY = 0x4 | 0x100  # STATX_NLINK, STATX_INO
+
+_IOV_MAX = 1024
+"""Pieces of memory in one call."""
 
 _INOTIFY_EVENT = struct.Struct("=iIII")
 
@@ -211,3 +215,41 @@ def may_write(tid: int, address: int, data: int, size: int) -> bool:
     )
     written = _libc.process_vm_writev(tid, ours, len(offsets), theirs, len(offsets), 0)
     return bool(written == len(offsets) or (written < 0 and ctypes.get_errno() != errno.EFAULT))
+
+
+def read_process(pid: int, address: int, size: int) -> bytes:
+    """A copy of a process's memory: all of it, or what comes before what cannot be read."""
+    data = ctypes.create_string_buffer(size)
+    ours = struct.pack("=QQ", ctypes.addressof(data), size)
+    theirs = struct.pack("=QQ", address & _U64, size)
+    count = _check(_libc.process_vm_readv(pid, ours, 1, theirs, 1, 0))
+    return data.raw[:count]
+
+
+def write_process(pid: int, address: int, data: bytes) -> int:
+    """Write to a process's memory; returns how many bytes could be written."""
+    ours = struct.pack(
+        "=QQ", ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0, len(data)
+    )
+    theirs = struct.pack("=QQ", address & _U64, len(data))
+    return _check(_libc.process_vm_writev(pid, ours, 1, theirs, 1, 0))
+
+
+def touch_process(pid: int, address: int, size: int, write: bool) -> None:
+    """OSError where a process's memory cannot be read, or with @write written.
+
+    A byte of each page is looked at, and written as it is.
+    """
+    after = address + size
+    pages = range(address - address % _PAGE, after, _PAGE) if size else range(0)
+    data = ctypes.create_string_buffer(_IOV_MAX)
+    for first in range(0, len(pages), _IOV_MAX):
+        bytes_at = [max(page, address) for page in pages[first : first + _IOV_MAX]]
+        count = len(bytes_at)
+        ours = struct.pack("=QQ", ctypes.addressof(data), count)
+        theirs = struct.pack(f"={2 * count}Q", *(n for at in bytes_at for n in (at & _U64, 1)))
+        done = _check(_libc.process_vm_readv(pid, ours, 1, theirs, count, 0))
+        if done == count and write:
+            done = _check(_libc.process_vm_writev(pid, ours, 1, theirs, count, 0))
+        if done < count:
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))

@@ -16,10 +16,12 @@ from pykevent.sim.account import Accounts, Limits
 from pykevent.sim.client import ANON, KEVENT, Borrowed, Clients
 from pykevent.sim.clocks import Clocks
 from pykevent.sim.closes import Closes, Looks
+from pykevent.sim.ends import Ends
 from pykevent.sim.hub import Pool
 from pykevent.sim.inode import InodeKevent
 from pykevent.sim.kevent import RefusedError
 from pykevent.sim.marks import Marks
+from pykevent.sim.memory import Memories
 from pykevent.sim.queue import User
 from pykevent.sim.registration import Descriptors, Registry
 from pykevent.sim.releases import Releases
@@ -59,6 +61,8 @@ class System:
         self.releases = Releases(self.leaves)
         self.looks = Looks(self.clocks)
         self.closes = Closes(self)
+        self.memories = Memories()
+        self.ends = Ends(self)
         self._lock = threading.Lock()
         self._watches: dict[int, Watches] = {}
         self._marks: WeakValueDictionary[tuple[int, int], Marks] = WeakValueDictionary()

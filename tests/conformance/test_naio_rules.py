@@ -43,14 +43,9 @@ def test_events_say_one_thing(queue: Queue, tcp: Pair, address: int, events: int
         queue.add(pykevent.naio_event(1, events, tcp[0], address, 10))
 
 
-def test_sendfile_is_not_there_yet(queue: Queue, tcp: Pair, address: int) -> None:
-    with refused(errno.EOPNOTSUPP):
-        queue.add(pykevent.naio_event(1, NaioEvents.SENDFILE, tcp[0], address, 10))
-
-
 @pytest.mark.parametrize(
     "flags",
-    [Flags.EDGE, Flags.DISPATCH, Flags.DISABLED, Flags.NOTIFY_BROKEN, Flags.BYTES, 0x400],
+    [Flags.EDGE, Flags.DISPATCH, Flags.DISABLED, Flags.NOTIFY_BROKEN, Flags.BYTES, 0x800],
 )
 def test_flags_that_mean_nothing_to_a_transfer_are_refused(
     queue: Queue, tcp: Pair, address: int, flags: int
@@ -149,6 +144,7 @@ def pinned() -> int:
     return 0
 
 
+@pytest.mark.needs("PIN")
 def test_what_waits_is_pinned_and_what_has_ended_is_not(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
     before = pinned()
@@ -209,6 +205,7 @@ def test_a_limit_that_is_met_half_way_is_told_by_the_event(tcp: Pair) -> None:
     as_nobody(asks)
 
 
+@pytest.mark.needs("PIN")
 def test_memory_that_is_unmapped_meanwhile_does_no_harm(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
     memory = mmap.mmap(-1, 4 * PAGE)
@@ -277,6 +274,7 @@ def test_memory_of_a_file_is_sent(queue: Queue, tcp: Pair) -> None:
         assert one(queue).data == len(content)
 
 
+@pytest.mark.needs("PIN")
 def test_memory_that_moves_takes_its_transfer_along(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
     memory = mmap.mmap(-1, 2 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -6,6 +6,7 @@ A test that fails because a difference has gone is good news: strike it from the
 
 from __future__ import annotations
 
+import array
 import ctypes
 import errno
 import fcntl
@@ -27,12 +28,21 @@ import pytest
 from runner.simulator import Simulator
 
 import pykevent
-from pykevent import EventType, FileKind, InodeEvents, PollEvents, Queue, SocketEvents
+from pykevent import (
+    EventType,
+    FileKind,
+    InodeEvents,
+    NaioEvents,
+    PollEvents,
+    Queue,
+    SocketEvents,
+)
 from pykevent.sim import device, interrupts, watches
 from pykevent.sim.account import Limits
 from pykevent.sim.client import Client
 from pykevent.sim.kevent import RefusedError, Waiter
 from pykevent.sim.system import System
+from pykevent.transfers import Exported
 from tests.conformance import raw
 from tests.conformance.support import (
     InThread,
@@ -313,6 +323,81 @@ def test_the_whole_argument_of_an_ioctl_is_written(queue: Queue) -> None:
     queue.post(1)
     assert waiting.result() == 1
     assert call.buffer[call.size - 1] == 0  # the module writes the first record alone
+
+
+def waiting_for(queue: Queue, near: socket.socket, pages: int) -> mmap.mmap:
+    """Memory that a transfer waits to receive into."""
+    memory = mmap.mmap(-1, pages * mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    exported = Exported(memory, writable=True)
+    queue.add(pykevent.naio_event(1, NaioEvents.RECV, near, exported.address, len(memory)))
+    exported.release()
+    return memory
+
+
+@pytest.mark.parametrize("change", ["unmapped", "moved"])
+def test_memory_that_is_not_there_any_more_ends_its_transfer(queue: Queue, change: str) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        memory = waiting_for(queue, near, 4)
+        assert not queue.info().features & pykevent.Feature.PIN
+        (pinned,) = [
+            line.split()[1]
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmPin:")
+        ]
+        assert pinned == "0"
+        if change == "moved":
+            memory.resize(4096 * mmap.PAGESIZE)
+        else:
+            memory.close()
+        far.send(b"hello")
+        event = one(queue)
+        assert (event.error, event.data) == (errno.EFAULT, 0)
+        assert near.recv(10) == b"hello"
+
+
+def test_memory_of_who_has_died_ends_its_transfer(queue: Queue) -> None:
+    near, far = socket.socketpair()
+    shared = os.dup(queue.fileno())
+    try:
+        with near, far:
+            with child(lambda: waiting_for(Queue.fromfd(shared), near, 1).flush()) as process:
+                process.finish()
+            far.send(b"hello")
+            event = one(queue)
+            assert (event.error, event.data) == (errno.EFAULT, 0)
+            assert near.recv(10) == b"hello"
+    finally:
+        os.close(shared)
+
+
+def test_a_datagram_that_meets_a_bad_buffer_stays(queue: Queue) -> None:
+    near, far = socket.socketpair(type=socket.SOCK_DGRAM)
+    with near, far:
+        far.send(b"hello")
+        with refused(errno.EFAULT):
+            queue.add(pykevent.naio_event(1, NaioEvents.RECV, near, 0, 10))
+        assert near.recv(10) == b"hello"
+
+
+def test_what_came_while_nobody_had_the_socket_is_received_once_somebody_has(
+    queue: Queue,
+) -> None:
+    near, far = socket.socketpair()
+    left, right = socket.socketpair()
+    buffer = bytearray(10)
+    with near, far, left, right:
+        queue.recv_into(near, buffer)
+        rights = array.array("i", [near.fileno()])
+        left.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        near.close()
+        far.send(b"hello")
+        assert queue.wait(0.1) == []
+        _, ancillary, _, _ = right.recvmsg(1, 100)
+        (received,) = struct.unpack("i", ancillary[0][2])
+        assert one(queue).data == 5
+        assert bytes(buffer[:5]) == b"hello"
+        os.close(received)
 
 
 _EXIT = {"x86_64": 60, "aarch64": 93}

@@ -151,3 +151,36 @@ def test_what_was_taken_is_given_back(few: Simulator, pairs: Pairs) -> None:
     for flags in (Flags.EDGE, 0) * 3:
         round_of(flags)
         eventually(lambda: used() <= before, f"{used()} descriptors come down to {before}")
+
+
+def test_transfers_of_more_sockets_than_there_are_descriptors_work_or_are_refused(
+    queue: Queue, pairs: Pairs
+) -> None:
+    buffers = [bytearray(4) for _ in pairs]
+    asked: dict[int, bytearray] = {}
+    for cookie, ((near, _), buffer) in enumerate(zip(pairs, buffers, strict=True)):
+        try:
+            queue.recv_into(near, buffer, cookie=cookie)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+        else:
+            asked[cookie] = buffer
+    assert len(asked) > FEW // 2  # some share
+    for cookie, (_, far) in enumerate(pairs[:20]):
+        far.send(b"%4d" % cookie)
+    told = 0
+    while told < 20:
+        for event in queue.wait(10):
+            assert (event.data, int(asked[event.cookie])) == (4, event.cookie)
+            told += 1
+    for near, _ in pairs[20:40]:
+        near.close()
+    told = 0
+    while told < 20:
+        for event in queue.wait(10):
+            assert event.broken
+            assert 20 <= event.cookie < 40
+            told += 1
+    for transfer in queue._transfers.pending():
+        assert transfer.cancel()
+    assert queue.info().kevents == 0

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The memory of clients, for transfers.
+
+While a client is in the middle of the call that asks for a transfer, its memory is read and written
+as by process_vm_readv(2), which respects its protection.  A transfer that waits has to meet the
+same memory later, whatever the process has become by then: /proc/PID/mem, once opened, is that of
+the program that ran at the time, and empty when that has gone.
+
+Nothing is pinned.  Pages are counted against RLIMIT_MEMLOCK as if they were.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import platform
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from pykevent.sim import syscalls
+from pykevent.sim.account import has_capability, limits_of
+from pykevent.sim.client import refusal
+from pykevent.sim.kevent import RefusedError
+
+if TYPE_CHECKING:
+    from pykevent.sim.client import Process
+
+_log = logging.getLogger("pykevent.sim")
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+_CAP_IPC_LOCK = 14
+_END = (1 << 47) - PAGE if platform.machine() == "x86_64" else 1 << 48
+"""Where no memory of a process is, with the usual tables of pages."""
+
+
+class Space(Protocol):
+    """Memory of a client.  RefusedError where none of what is wanted is there: EFAULT."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """What is there, up to what cannot be read."""
+        ...
+
+    def write(self, address: int, data: bytes) -> int:
+        """Write, up to what cannot be written; returns how many bytes that was."""
+        ...
+
+
+def check_range(address: int, size: int) -> None:
+    """EFAULT where no process has memory."""
+    if address + size > _END:
+        raise RefusedError(errno.EFAULT)
+
+
+def pages_of(address: int, size: int) -> int:
+    """How many pages that is."""
+    return (address % PAGE + size + PAGE - 1) // PAGE if size else 0
+
+
+class Caller:
+    """The memory of a process that is in the middle of a call."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def read(self, address: int, size: int) -> bytes:
+        """As its protection allows it."""
+        try:
+            return syscalls.read_process(self._pid, address, size)
+        except OSError as error:
+            raise _refused(self._pid, error) from None
+
+    def write(self, address: int, data: bytes) -> int:
+        """As its protection allows it."""
+        try:
+            return syscalls.write_process(self._pid, address, data)
+        except OSError as error:
+            raise _refused(self._pid, error) from None
+
+    def check(self, address: int, size: int, write: bool) -> None:
+        """EFAULT where not all of it can be read, or with @write written."""
+        try:
+            syscalls.touch_process(self._pid, address, size, write)
+        except OSError as error:
+            raise _refused(self._pid, error) from None
+
+
+class Memory:
+    """The memory that a process had when this was opened."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.users = 0
+        self.pages = 0
+        """That are counted."""
+        try:
+            self._fd = os.open(f"/proc/{process.pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise _refused(process.pid, error) from None
+        if not process.alive():
+            self.close()
+            raise RefusedError(errno.ESRCH)
+
+    def close(self) -> None:
+        """Nobody needs it any more."""
+        os.close(self._fd)
+
+    def ended(self) -> bool:
+        """Whether the program has."""
+        try:
+            return not os.pread(self._fd, 1, 0)
+        except OSError:
+            return False
+
+    def read(self, address: int, size: int) -> bytes:
+        """Whatever the protection is by now."""
+        try:
+            data = os.pread(self._fd, size, address)
+        except OSError:
+            data = b""
+        if size and not data:
+            raise RefusedError(errno.EFAULT)
+        return data
+
+    def write(self, address: int, data: bytes) -> int:
+        """Whatever the protection is by now."""
+        try:
+            written = os.pwrite(self._fd, data, address)
+        except OSError:
+            written = 0
+        if data and not written:
+            raise RefusedError(errno.EFAULT)
+        return written
+
+
+class Current:
+    """The memory of a process that may be in the middle of a call, or not exist any more."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._caller = Caller(memory.process.pid)
+
+    def read(self, address: int, size: int) -> bytes:
+        """What is there."""
+        return self._memory.read(address, size)
+
+    def write(self, address: int, data: bytes) -> int:
+        """Write all, or nothing where the protection does not allow it now."""
+        if self._memory.ended():
+            raise RefusedError(errno.EFAULT)
+        # Should another program take its place now, what is there stays there.
+        self._caller.check(address, len(data), True)
+        return self._memory.write(address, data)
+
+
+class Memories:
+    """Those of all processes that have a transfer that waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._memories: dict[Process, Memory] = {}
+
+    def charge(self, process: Process, tid: int, pages: int) -> Memory:
+        """Count pages of memory that is needed later; ENOMEM past the limit of who asks."""
+        with self._lock:
+            memory = self._memories.get(process)
+            if memory is None or memory.ended():
+                memory = Memory(process)
+            try:
+                if pages:
+                    _check_limit(memory.pages + pages, process.pid, tid)
+            except BaseException:
+                if not memory.users:
+                    memory.close()
+                raise
+            self._memories[process] = memory
+            memory.users += 1
+            memory.pages += pages
+            return memory
+
+    def uncharge(self, memory: Memory, pages: int) -> None:
+        """They are not needed any more."""
+        with self._lock:
+            memory.pages -= pages
+            memory.users -= 1
+            if memory.users:
+                return
+            if self._memories.get(memory.process) is memory:
+                del self._memories[memory.process]
+            memory.close()
+
+
+def _check_limit(pages: int, pid: int, tid: int) -> None:
+    """ENOMEM where a process may not have so many pages pinned, besides those that others did."""
+    most, _ = limits_of(pid, "Max locked memory")
+    if (pages + _pinned(pid)) * PAGE > most and not has_capability(tid, _CAP_IPC_LOCK):
+        raise RefusedError(errno.ENOMEM)
+
+
+def _pinned(pid: int) -> int:
+    """Pages that others have pinned for a process."""
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("VmPin:"):
+                return int(line.split()[1]) * 1024 // PAGE
+    return 0
+
+
+_warned = False
+
+
+def _refused(pid: int, error: OSError) -> RefusedError:
+    """What is told the client; where it is for want of permission somebody can do something."""
+    global _warned
+    if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+        return RefusedError(error.errno or errno.EFAULT)
+    if not _warned:
+        _warned = True
+        _log.warning("process %d: %s", pid, refusal(error, "its memory"))
+    return RefusedError(errno.EPERM)

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""NAIO SENDFILE: bytes of the client, a part of a file, and more bytes, to a socket.
+
+The file is held, as on the module.  What of it is in memory is read by whoever moves the transfer.
+What is not is read by a thread of the user's readers, which may take for ever: nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pykevent.abi import SENDFILE, SENDFILE_ALL, SENDFILE_EXTRA
+from pykevent.sim.client import INT_MAX, KEVENT, Client
+from pykevent.sim.kevent import ONESHOT, RefusedError, Request
+from pykevent.sim.lanes import BLOCKED, ENDED, MORE, Lane
+from pykevent.sim.memory import Caller, check_range
+from pykevent.sim.transfer import Transfer
+
+if TYPE_CHECKING:
+    from pykevent.sim.account import Account
+    from pykevent.sim.queue import User
+
+_S64_MAX = (1 << 63) - 1
+_PIECE = 1 << 16
+"""Bytes that are read at once."""
+_PIECES = 16
+"""How many are sent in one go."""
+_LATER = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL)
+"""What a read says that does not wait, where it would have to, or cannot promise not to."""
+_NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+def check_sendfile(request: Request) -> None:
+    """Refuse what leads to no ``struct kevent_sendfile``."""
+    if not SENDFILE.size <= request.param1 <= SENDFILE.size + SENDFILE_EXTRA:
+        raise RefusedError(errno.EINVAL)
+
+
+class HeldFile:
+    """A file of a client, until it was sent."""
+
+    def __init__(self, fd: int, account: Account) -> None:
+        self._fd = fd
+        self._account = account
+        self._lock = threading.Lock()
+        self._lane: Lane | None = None
+        """To be told; None where nobody wants anything of the file any more."""
+        self._reading = False
+        self._result: bytes | OSError | None = None
+
+    def read(self, position: int, size: int, lane: Lane) -> bytes | None:
+        """Some bytes, none at the end, or None where @lane is kicked when they are there."""
+        with self._lock:
+            if self._reading:
+                return None
+            result, self._result = self._result, None
+            if isinstance(result, OSError):
+                raise result
+            if result is not None:
+                return result
+            buffer = bytearray(size)
+            try:
+                count = os.preadv(self._fd, [buffer], position, os.RWF_NOWAIT)
+                return bytes(buffer[:count])
+            except OSError as error:
+                if error.errno not in _LATER:
+                    raise
+            self._reading = True
+            self._lane = lane
+        self._account.readers.start(partial(self._read, position, size))
+        return None
+
+    def _read(self, position: int, size: int) -> None:
+        result: bytes | OSError
+        try:
+            result = os.pread(self._fd, size, position)
+        except OSError as error:
+            # One that would have its lane wait: nobody would call.
+            blocks = isinstance(error, BlockingIOError)
+            result = OSError(errno.EIO, os.strerror(errno.EIO)) if blocks else error
+        with self._lock:
+            self._reading = False
+            self._result = result
+            lane = self._lane
+        if lane is None:
+            self._close()
+        else:
+            lane.kick()
+
+    def let_go(self) -> None:
+        """Nobody wants it any more; whoever reads it closes it."""
+        self._account.uncharge_pin()
+        with self._lock:
+            self._lane = None
+            if self._reading:
+                return
+        # That, too, may be to wait for a server.
+        self._account.readers.start(self._close)
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # its server may have died
+            os.close(self._fd)
+
+
+class SendfileKevent(Transfer):
+    """A transfer from a file."""
+
+    __slots__ = ("_after", "_all", "_file", "_out", "_over", "_position", "_suffix")
+
+    def __init__(self, user: User, request: Request) -> None:
+        super().__init__(user, request)
+        self.flags |= ONESHOT
+        self._file: HeldFile | None = None
+        self._position = self._after = 0
+        """The file is sent from one to the other."""
+        self._all = self._over = False
+        self._out = self._suffix = b""
+        """What is to be sent now, and what comes last."""
+
+    def open(self, request: Request, client: Client) -> None:
+        """Read all that the request leads to, and hold the file."""
+        address, size = request.param0, request.param1
+        check_range(address, size)
+        given = Caller(client.process.pid).read(address, size)
+        if len(given) < SENDFILE.size:
+            raise RefusedError(errno.EFAULT)
+        offset, length, number, flags, prefix, suffix = SENDFILE.unpack_from(given)
+        self._all = length == SENDFILE_ALL
+        if (
+            flags
+            or prefix + suffix != size - SENDFILE.size
+            or offset > _S64_MAX
+            or (not self._all and length > _S64_MAX - offset)
+        ):
+            raise RefusedError(errno.EINVAL)
+        if len(given) < size:
+            raise RefusedError(errno.EFAULT)
+        self._position = offset
+        self._after = _S64_MAX if self._all else offset + length
+        self._out = given[SENDFILE.size : SENDFILE.size + prefix]
+        self._suffix = given[SENDFILE.size + prefix :]
+        self._hold(number, client)
+
+    def _hold(self, number: int, client: Client) -> None:
+        borrowed = client.borrow(number if number >= 0 else INT_MAX + 1)
+        try:
+            if not _may_be_read(borrowed.fd):
+                raise RefusedError(errno.EBADF)
+            if not stat.S_ISREG(borrowed.stat.st_mode) or borrowed.kind == KEVENT:
+                raise RefusedError(errno.EINVAL)
+            self.user.system.descriptors.check()
+            self.user.account.charge_pin(client.process.pid)
+        except BaseException:
+            borrowed.close()
+            raise
+        self._file = HeldFile(borrowed.fd, self.user.account)
+
+    def let_go(self) -> None:
+        """The file is not needed any more."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.let_go()
+
+    def move(self, sock: socket.socket) -> int:
+        """Send some pieces."""
+        for _ in range(_PIECES):
+            if len(self._out) < _PIECE and not self._over and not self._fill() and not self._out:
+                return BLOCKED
+            if not self._out:
+                return ENDED
+            sent = sock.send(self._out, _NOW)
+            self._moved += sent
+            self._out = self._out[sent:]
+        return MORE
+
+    def _fill(self) -> bool:
+        """What comes next of the file, and after it; false where it is not there yet."""
+        assert self._file is not None
+        assert self._lane is not None
+        size = min(self._after - self._position, _PIECE)
+        data = self._file.read(self._position, size, self._lane) if size else b""
+        if data is None:
+            return False
+        self._position += len(data)
+        self._out += data
+        if data and self._position < self._after:
+            return True
+        self._over = True
+        if self._all or self._position == self._after:
+            self._out += self._suffix
+        return True
+
+
+def _may_be_read(fd: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE in (os.O_RDONLY, os.O_RDWR)

@@ -1,0 +1,440 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Transfers on the simulator: whose memory it is, where the socket is, and that nothing is held."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import platform
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from runner.simulator import Simulator, mounted
+
+import pykevent
+from pykevent import EventType, Flags, NaioEvents, Queue, abi, mounts
+from pykevent.sim import client, lanes, memory, syscalls
+from pykevent.sim.kevent import RefusedError
+from pykevent.transfers import Exported
+from tests.conformance.support import (
+    InThread,
+    child,
+    cookies,
+    eventually,
+    now,
+    one,
+    soon,
+    tcp_pair,
+)
+from tests.conformance.test_naio_send import MUCH, narrow, receive
+from tests.sim.test_missing import refuses
+from tests.sim.test_robust import descriptors
+
+PAGE = mmap.PAGESIZE
+SO_PEEK_OFF = 42
+Pair = tuple[socket.socket, socket.socket]
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture
+def tcp() -> Iterator[Pair]:
+    """Two connected TCP sockets."""
+    near, far = tcp_pair()
+    with near, far:
+        yield near, far
+
+
+@pytest.fixture
+def shared(queue: Queue) -> Iterator[int]:
+    """A descriptor of the queue for a forked process, to which it is closed."""
+    fd = os.dup(queue.fileno())
+    yield fd
+    os.close(fd)
+
+
+class Buffer:
+    """Memory that stays where it is."""
+
+    def __init__(self, size: int = PAGE) -> None:
+        self.memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.address = Exported(self.memory, writable=True).address
+        self.size = size
+
+    def recv(self, sock: socket.socket | int, ident: int = 1, flags: int = 0) -> pykevent.Request:
+        """What asks for a receive into it."""
+        return pykevent.naio_event(ident, NaioEvents.RECV, sock, self.address, self.size, flags)
+
+
+def ask_to_send(queue: Queue, sock: socket.socket, file: int, ident: int = 1) -> None:
+    """Have a whole file sent."""
+    argument = abi.SENDFILE.pack(0, abi.SENDFILE_ALL, file, 0, 0, 0)
+    exported = Exported(argument, writable=False)
+    events = NaioEvents.SENDFILE
+    queue.add(pykevent.naio_event(ident, events, sock, exported.address, len(argument)))
+    exported.release()
+
+
+# Nothing is held
+
+
+def test_a_socket_that_waits_is_not_held_and_takes_one_descriptor_whatever_waits(
+    simulator: Simulator, queue: Queue, tcp: Pair, stack: ExitStack
+) -> None:
+    def sockets() -> int:
+        return sum(link.startswith("socket:") for link in descriptors(simulator.pid).values())
+
+    queue.recv_into(tcp[0], bytearray(1)).cancel()
+    before, sockets_before = len(descriptors(simulator.pid)), sockets()
+    pairs = [tcp_pair() for _ in range(20)]
+    for ends in pairs:
+        for end in ends:
+            stack.enter_context(end)
+    for near, _ in pairs:
+        for _ in range(30):
+            queue.recv_into(near, bytearray(10))
+    # One for each, one for the memory of all.
+    assert len(descriptors(simulator.pid)) <= before + len(pairs) + 1
+    assert sockets() == sockets_before
+    for near, _ in pairs:
+        near.close()
+    assert all(event.broken for event in soon(queue, 500))
+    assert all(event.broken for event in soon(queue, 90))
+    assert queue.info().kevents == 0
+    assert len(descriptors(simulator.pid)) <= before
+
+
+def test_clients_that_die_in_a_transfer_leave_nothing_behind(
+    simulator: Simulator, queue: Queue
+) -> None:
+    near, far = tcp_pair()
+    narrow(near, far)
+
+    def asks() -> None:
+        mine = pykevent.open(simulator.device)
+        mine.recv_into(near, bytearray(100))
+        mine.add(Buffer().recv(near, 7, Flags.MULTISHOT))
+        mine.send(near, bytes(MUCH))
+        mine.wait(None)
+
+    with near, far:
+        queue.recv_into(near, bytearray(1)).cancel()
+        before = len(descriptors(simulator.pid))
+        for _ in range(10):
+            with child(asks) as process:
+                eventually(lambda: queue.info().user_kevents == 3, "it has asked")
+                process.until_asleep()
+                process.kill()
+            eventually(lambda: queue.info().user_kevents == 0, "its kevents are gone")
+        eventually(lambda: len(descriptors(simulator.pid)) <= before, "their descriptors are gone")
+        far.send(b"hello")
+        assert near.recv(10) == b"hello"
+
+
+def test_files_that_were_sent_are_not_held(simulator: Simulator, queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    narrow(near, far)
+    content = os.urandom(MUCH)
+    queue.recv_into(near, bytearray(1)).cancel()
+    before = len(descriptors(simulator.pid))
+    file = os.memfd_create("sent")
+    os.write(file, content)
+    for ident in range(3):
+        ask_to_send(queue, near, file, ident)
+    os.close(file)
+    assert receive(far, MUCH + 1) == content + content[:1]
+    queue.remove(EventType.NAIO, 1)
+    queue.remove(EventType.NAIO, 2)
+    assert one(queue).data == MUCH
+    near.close()
+    eventually(lambda: len(descriptors(simulator.pid)) <= before, "nothing is held")
+
+
+# Where the socket is
+
+
+def test_a_transfer_goes_on_while_a_forked_process_has_the_socket(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    buffer = bytearray(10)
+    queue.recv_into(near, buffer)
+    reader, writer = os.pipe()
+
+    def keeps() -> None:
+        os.close(writer)
+        os.read(reader, 1)
+
+    with child(keeps) as process:
+        near.close()
+        far.send(b"hello")
+        assert one(queue).data == 5
+        assert bytes(buffer[:5]) == b"hello"
+        os.close(writer)
+        process.finish()
+    os.close(reader)
+
+
+def test_a_number_that_is_another_sockets_by_now_is_left_alone(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    number = near.fileno()
+    twin = near.dup()
+    buffer = bytearray(10)
+    queue.recv_into(near, buffer)
+    other, its_peer = socket.socketpair()
+    with other, its_peer, twin:
+        os.dup2(other.fileno(), number)
+        its_peer.send(b"not for you")
+        far.send(b"hello")
+        assert one(queue).data == 5
+        assert bytes(buffer[:5]) == b"hello"
+        assert other.recv(20) == b"not for you"
+
+
+def test_a_close_that_nothing_tells_of_is_seen_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, simulator: Simulator, queue: Queue, tcp: Pair
+) -> None:
+    near, far = tcp
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if os.geteuid() != 0:
+        pytest.skip("lowering a limit takes root")
+    before = limit.read_text()
+    limit.write_text("0")
+    try:
+        # It has none yet for closes.
+        buffer = bytearray(10)
+        queue.recv_into(near, buffer)
+    finally:
+        limit.write_text(before)
+    near.close()
+    assert one(queue).broken
+    assert far.recv(1) == b""
+
+
+# Whose memory it is
+
+
+def test_memory_of_a_program_that_was_replaced_is_nobodys(
+    queue: Queue, shared: int, tcp: Pair
+) -> None:
+    near, far = tcp
+    buffer = Buffer()
+
+    def asks() -> None:
+        Queue.fromfd(shared).add(buffer.recv(near))
+        os.execv(sys.executable, [sys.executable, "-c", "import sys; sys.stdin.read()"])
+
+    reader, writer = os.pipe()
+
+    def asks_and_waits() -> None:
+        os.close(writer)
+        os.dup2(reader, 0)
+        asks()
+
+    with child(asks_and_waits) as process:
+        eventually(lambda: queue.info().kevents == 1, "it has asked")
+        eventually(
+            lambda: b"sys.stdin.read" in Path(f"/proc/{process.pid}/cmdline").read_bytes(),
+            "it is another program",
+        )
+        far.send(b"hello")
+        event = one(queue)
+        assert (event.error, event.data) == (errno.EFAULT, 0)
+        os.close(writer)
+        process.finish()
+    os.close(reader)
+    assert near.recv(10) == b"hello"
+
+
+def test_memory_that_is_protected_later_is_received_into_as_on_the_module(
+    queue: Queue, tcp: Pair
+) -> None:
+    near, far = tcp
+    buffer = Buffer()
+    queue.add(buffer.recv(near))
+    address = ctypes.c_void_p(buffer.address)
+    assert _libc.mprotect(address, PAGE, mmap.PROT_READ) == 0
+    far.send(b"hello")
+    assert one(queue).data == 5
+    assert buffer.memory[:5] == b"hello"
+
+
+def test_a_multishot_respects_the_protection_of_its_memory(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    buffer = Buffer()
+    queue.add(buffer.recv(near, flags=Flags.MULTISHOT))
+    assert _libc.mprotect(ctypes.c_void_p(buffer.address), PAGE, mmap.PROT_READ) == 0
+    far.send(b"hello")
+    event = one(queue)
+    assert (event.error, event.last) == (errno.EFAULT, True)
+    assert near.recv(10) == b"hello"
+
+
+def test_a_multishot_receives_into_memory_of_who_asked_whoever_waits(
+    queue: Queue, shared: int, tcp: Pair
+) -> None:
+    near, far = tcp
+    buffer = Buffer()
+    queue.add(buffer.recv(near, flags=Flags.MULTISHOT))
+
+    def waits() -> None:
+        assert one(Queue.fromfd(shared)).data == 5
+        assert buffer.memory[:5] == bytes(5)
+
+    far.send(b"hello")
+    with child(waits) as process:
+        process.finish()
+    assert buffer.memory[:5] == b"hello"
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_a_socket_whose_owner_looks_ahead_is_received_from_in_order(
+    queue: Queue, kind: int
+) -> None:
+    near, far = socket.socketpair(type=kind)
+    with near, far:
+        near.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 1)
+        for part in (b"hello", b"world"):
+            far.send(part)
+        buffers = [bytearray(5) for _ in range(2)]
+        for buffer in buffers:
+            queue.recv_into(near, buffer)
+        assert [event.data for event in soon(queue, 2)] == [5, 5]
+        assert buffers == [b"hello", b"world"]
+
+
+@pytest.mark.parametrize("call", ["read_process", "write_process", "touch_process"])
+def test_where_memory_may_not_be_looked_at_the_log_says_what_to_change(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    call: str,
+) -> None:
+    (tmp_path / "scope").write_text("1\n")
+    monkeypatch.setattr(client, "YAMA", str(tmp_path / "scope"))
+    monkeypatch.setattr(memory, "_warned", False)
+    monkeypatch.setattr(syscalls, call, refuses(errno.EPERM))
+    theirs = memory.Caller(os.getpid())
+    calls: dict[str, Callable[[], object]] = {
+        "read_process": lambda: theirs.read(0, 1),
+        "write_process": lambda: theirs.write(0, b"x"),
+        "touch_process": lambda: theirs.check(0, 1, True),
+    }
+    with pytest.raises(RefusedError) as caught:
+        calls[call]()
+    assert caught.value.errno == errno.EPERM
+    assert "its memory cannot be looked at" in caplog.text
+    assert "PR_SET_PTRACER" in caplog.text
+
+
+# Who waits for whom
+
+
+_USERFAULTFD = {"x86_64": 323, "aarch64": 282}
+_UFFDIO_API, _UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
+
+
+@contextmanager
+def withheld(buffer: Buffer) -> Iterator[None]:
+    """Meanwhile whoever touches the memory waits."""
+    fd = _libc.syscall(_USERFAULTFD[platform.machine()], os.O_CLOEXEC)
+    if fd < 0:
+        pytest.skip(f"no userfaultfd here: {os.strerror(ctypes.get_errno())}; it takes root")
+    fcntl.ioctl(fd, _UFFDIO_API, struct.pack("=QQQ", 0xAA, 0, 0))
+    fcntl.ioctl(fd, _UFFDIO_REGISTER, struct.pack("=QQQQ", buffer.address, buffer.size, 1, 0))
+    buffer.memory.madvise(mmap.MADV_DONTNEED)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.skipif(platform.machine() not in _USERFAULTFD, reason="it has another number here")
+def test_memory_that_does_not_come_keeps_only_its_own_transfers_waiting(
+    queue: Queue, new_queue: Callable[[], Queue], tcp: Pair
+) -> None:
+    near, far = tcp
+    buffer, other = Buffer(), new_queue()
+    far.send(b"hello")
+    mine, peer = tcp_pair()
+    with mine, peer:
+        with withheld(buffer):
+            asking = InThread(lambda: queue.add(buffer.recv(near))).until_asleep()
+            other.recv_into(mine, bytearray(10), cookie=3)
+            peer.send(b"x")
+            assert cookies(soon(other)) == [3]
+            other.add(pykevent.user_event(1, cookie=4))
+            other.post(1)
+            assert cookies(now(other)) == [4]
+        asking.result()
+        assert one(queue).data == 5
+        assert buffer.memory[:5] == b"hello"
+
+
+HANGS = """
+import stat, sys, threading
+import fuse
+
+class Hangs(fuse.Operations):
+    def getattr(self, path, fh=None):
+        if path == "/":
+            return {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
+        return {"st_mode": stat.S_IFREG | 0o644, "st_nlink": 1, "st_size": 4096}
+
+    def read(self, path, size, offset, fh):
+        threading.Event().wait()
+
+fuse.FUSE(Hangs(), sys.argv[1], foreground=True, allow_other=False)
+"""
+
+
+@contextmanager
+def hanging(folder: Path) -> Iterator[Path]:
+    """A file that whoever reads waits for, until the end of the block."""
+    folder.mkdir()
+    process = subprocess.Popen([sys.executable, "-c", HANGS, str(folder)])
+    try:
+        eventually(lambda: mounted(folder), "it is served")
+        yield folder / "file"
+    finally:
+        process.kill()
+        process.wait()
+        mounts.unmount(str(folder))
+
+
+def test_a_file_that_does_not_come_keeps_nobody_waiting(
+    queue: Queue, place: Path, tcp: Pair
+) -> None:
+    near, far = tcp
+    with hanging(place / "hangs") as hung:
+        fd = os.open(hung, os.O_RDONLY)
+        ask_to_send(queue, near, fd)
+        os.close(fd)
+        queue.recv_into(near, bytearray(10), cookie=3)
+        far.send(b"x")
+        assert cookies(soon(queue)) == [3]
+        queue.remove(EventType.NAIO, 1)
+        assert queue.info().kevents == 0
+    far.send(b"y")
+    assert near.recv(2) == b"y"
+
+
+def test_busy_sockets_are_all_given_a_turn(queue: Queue, stack: ExitStack) -> None:
+    pairs = [tcp_pair() for _ in range(4)]
+    for ends in pairs:
+        for end in ends:
+            stack.enter_context(end)
+    count = 4 * lanes._STEPS
+    for near, _ in pairs:
+        for number in range(count):
+            queue.recv_into(near, bytearray(1), cookie=number)
+    for _, far in pairs:
+        far.send(bytes(count))
+    events = soon(queue, len(pairs) * count)
+    assert sorted(cookies(events)) == sorted(list(range(count)) * len(pairs))
