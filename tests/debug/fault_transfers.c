@@ -36,6 +36,9 @@ struct way {
 	bool fresh;		/* nobody has touched the memory before */
 };
 
+/* What a file has instead of memory that is pinned. */
+static int file = -1;
+
 struct stage {
 	const struct way *way;
 	int fd[2];
@@ -105,11 +108,19 @@ static const struct way ways[] = {
 	{ "tcp-send", narrow_pair, KEVENT_NAIO_SEND, 0, 40 * PAGE, 0, false },
 	{ "tcp-send-fresh", narrow_pair, KEVENT_NAIO_SEND, 0,
 	  40 * PAGE, 100, true },
+	{ "tcp-sendfile", narrow_pair, KEVENT_NAIO_SENDFILE, 0, 40 * PAGE, 0,
+	  false },
 };
 
 static bool sends(const struct way *way)
 {
 	return way->events != KEVENT_NAIO_RECV;
+}
+
+static bool pins_memory(const struct way *way)
+{
+	return way->events != KEVENT_NAIO_SENDFILE &&
+	       !(way->flags & KEVENT_MULTISHOT);
 }
 
 static size_t memory_size(const struct way *way)
@@ -131,6 +142,11 @@ static void stage_begin(struct stage *s)
 	/* what nobody has touched is sent as zero bytes */
 	if (!way->fresh)
 		fill(s->mem, way->length, 0);
+	if (way->events != KEVENT_NAIO_SENDFILE)
+		return;
+	if (file < 0)
+		file = (int)SYS(memfd_create("file", MFD_CLOEXEC));
+	CHECK_EQ(SYS(pwrite(file, s->mem, way->length, 0)), way->length);
 }
 
 static void stage_end(struct stage *s)
@@ -154,16 +170,31 @@ static void check_nothing_held(struct stage *s)
 	CHECK_EQ(queue_info(s->q).kevents, 0);
 }
 
+/* It is where it has to be, and its memory is held. */
+static void check_waits(struct stage *s)
+{
+	CHECK_EQ(queue_info(s->q).kevents, 1);
+	CHECK_EQ(pinned_by(getpid()) > 0, pins_memory(s->way));
+}
+
 static struct kevent_request transfer(const struct stage *s, uint64_t ident,
 				      size_t from, size_t length)
 {
 	struct kevent_request req = request(KEVENT_NAIO, ident, s->way->events,
 					    s->way->flags, COOKIE_FIRST);
+	static struct kevent_sendfile part;
 
 	req.param[0] = (uintptr_t)(s->mem + from);
 	req.param[1] = length;
 	req.param[2] = (uint64_t)s->fd[0];
 	req.result = NO_RESULT;
+	if (s->way->events == KEVENT_NAIO_SENDFILE) {
+		part = (struct kevent_sendfile){
+			.offset = from, .length = length, .file = file,
+		};
+		req.param[0] = (uintptr_t)&part;
+		req.param[1] = sizeof(part);
+	}
 	return req;
 }
 
@@ -339,9 +370,7 @@ static enum fault_end add_round(void *arg, unsigned int nth)
 			receive_until(s, moved);
 		add_again(s, moved);
 	}
-	/* it is where it has to be */
-	CHECK_EQ(queue_info(s->q).kevents, 1);
-	CHECK(pinned_by(getpid()) > 0);
+	check_waits(s);
 	finish(s, moved);
 	stage_end(s);
 	return end_of(o.used, failed);
@@ -362,8 +391,7 @@ static enum fault_end remove_round(void *arg, unsigned int nth)
 	o = change_one(s->q, KEVENT_OP_REMOVE, &req, nth);
 	failed = has_failed(s, "REMOVE", &o, nth);
 	if (failed) {
-		CHECK_EQ(queue_info(s->q).kevents, 1);
-		CHECK(pinned_by(getpid()) > 0);
+		check_waits(s);
 		req = gone;
 		CHECK_EQ(change_one(s->q, KEVENT_OP_REMOVE, &req, 0).call, 1);
 	}
@@ -474,6 +502,9 @@ static void sweep_ways(const char *what,
 		snprintf(name, sizeof(name), "%s/%s", what, ways[i].name);
 		fault_sweep(name, round, &stage);
 	}
+	if (file >= 0)
+		close(file);
+	file = -1;
 	check_pins();
 	leaks_end(&leaks);
 }
@@ -593,10 +624,81 @@ static void a_batch_of_transfers_that_fails_says_which_wait(void)
 	leaks_end(&leaks);
 }
 
+/* A row of receives, each by the WAIT that tells of it. */
+static enum fault_end multishot_round(void *arg, unsigned int nth)
+{
+	static struct {
+		struct kevent_wait head;
+		struct kevent_event ev[2];
+	} call;
+	struct kevent_request gone = request(KEVENT_NAIO, IDENT, 0, 0, 0), req;
+	struct stage *s = arg;
+	struct kevent_event ev;
+	struct outcome o;
+	bool used, failed;
+	int got;
+
+	stage_begin(s);
+	req = transfer(s, IDENT, 0, s->way->length);
+	o = change_one(s->q, KEVENT_OP_ADD, &req, nth);
+	failed = has_failed(s, "ADD", &o, nth);
+	if (failed) {
+		check_nothing_held(s);
+		add_again(s, 0);
+	}
+	check_waits(s);
+	satisfy(s);
+	memset(&call, 0, sizeof(call));
+	call.head = (struct kevent_wait){
+		.min = 1, .max = 2, .timeout = PATIENCE,
+		.clock = CLOCK_MONOTONIC,
+	};
+	fault_arm(nth);
+	got = ioctl(s->q, KEVENT_IOC_WAIT(2), &call);
+	if (got < 0)
+		got = -errno;
+	used = fault_disarm();
+	ev = call.ev[0];
+	if (got < 0) {
+		CHECK(used && (got == -EFAULT || got == -ENOMEM));
+		CHECK_EQ(wait_events(s->q, &ev, 1, 1, PATIENCE), 1);
+	}
+	/* the memory itself may have been what could not be written */
+	if (ev.flags & KEVENT_EVENT_ERROR) {
+		CHECK(used && ev.count == EFAULT);
+		CHECK_EQ(ev.flags, KEVENT_EVENT_ERROR | KEVENT_EVENT_LAST);
+	} else {
+		CHECK_EQ(ev.flags, 0);
+		CHECK_EQ(ev.data, s->way->length);
+		check_pattern(s->mem, s->way->length, 0);
+		CHECK_EQ(change_one(s->q, KEVENT_OP_REMOVE, &gone, 0).call, 1);
+	}
+	check_nothing_held(s);
+	stage_end(s);
+	return end_of(o.used || used, failed || got < 0);
+}
+
+static void a_row_of_receives_that_fails_loses_none_without_a_word(void)
+{
+	static const struct way way = {
+		"multishot", tcp_pair, KEVENT_NAIO_RECV, KEVENT_MULTISHOT,
+		1000, 0, false,
+	};
+	struct stage stage = { .way = &way };
+	struct fault_leaks leaks;
+
+	leaks_begin(&leaks);
+	remember_pins();
+	fault_sweep("transfer-multishot", multishot_round, &stage);
+	check_pins();
+	leaks_end(&leaks);
+}
+
 static const struct test_case cases[] = {
 	LONG_TEST(a_transfer_that_cannot_wait_leaves_nothing_and_then_works,
 		  900),
 	LONG_TEST(a_batch_of_transfers_that_fails_says_which_wait, 900),
+	LONG_TEST(a_row_of_receives_that_fails_loses_none_without_a_word, 300),
 	LONG_TEST(a_cancel_that_fails_works_when_it_is_tried_again, 300),
 	LONG_TEST(a_wait_that_fails_loses_no_end_of_a_transfer, 300),
 	LONG_TEST(a_queue_takes_its_transfers_along_whatever_fails, 300),
