@@ -28,6 +28,7 @@
 #include <linux/slab.h>
 #include <linux/wait_bit.h>
 
+#include "bug.h"
 #include "compat.h"
 #include "naio.h"
 
@@ -384,7 +385,7 @@ void kevent_lane_leave(struct kevent_naio *t)
 			kevent_lane_call_locked(lane);
 	}
 	spin_unlock_irq(&lane->lock);
-	if (current_one)
+	if (current_one && !kevent_has_bug(KEVENT_BUG_CANCEL))
 		kevent_lane_await(t);
 }
 
