@@ -235,6 +235,19 @@ def test_what_was_never_written_is_sent_as_zeros(queue: Queue, tcp: Pair, make: 
     assert receiver.all() == wanted
 
 
+def test_a_file_may_end_where_the_numbers_do(queue: Queue, tcp: Pair, stack: ExitStack) -> None:
+    near, far = tcp
+    file = in_memory()
+    stack.callback(os.close, file)
+    os.ftruncate(file, 2**63 - 1)
+    last = 2**63 - PAGE
+    os.pwrite(file, b"hello", last - 3)
+    queue.sendfile(near, file, last - PAGE - 9, suffix=b"tail")
+    whole = bytes(PAGE + 6) + b"hello" + bytes(PAGE - 3) + b"tail"
+    assert receive(far, len(whole)) == whole
+    assert one(queue).data == len(whole)
+
+
 def test_a_file_that_is_not_cached_is_sent(
     queue: Queue, tcp: Pair, make: Make, much: bytes
 ) -> None:
