@@ -204,6 +204,12 @@ static int kevent_lane_call(struct kevent_naio *t, struct socket *sock)
 			      kevent_naio_step(t, sock);
 }
 
+/* Whether the current process sends in its own name, where that can be seen. */
+static bool kevent_lane_suits(const struct kevent_naio *t)
+{
+	return !t->pid || t->pid == task_tgid(current);
+}
+
 /* As kevent_naio_step(), in the name of whoever asked for the transfer. */
 static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 {
@@ -217,6 +223,8 @@ static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 		t->broken = true;
 		return 1;
 	}
+	if (!kevent_lane_suits(t))
+		return kevent_naio_step_as(t, sock);
 	if (t->cred == current_cred())
 		return kevent_lane_call(t, sock);
 	old = override_creds(t->cred);
@@ -271,7 +279,8 @@ void kevent_lane_run(struct kevent_naio *t)
 	struct file *file;
 	int ret;
 
-	if (!kevent_lane_begin(lane, t))
+	/* what does not suit is left to the work */
+	if (!kevent_lane_suits(t) || !kevent_lane_begin(lane, t))
 		return;
 	file = kevent_end_file(lane->end);
 	do {
