@@ -23,11 +23,12 @@ from pykevent.transfers import Exported
 
 from .sockets import Pair, kinds
 from .support import as_nobody, child, cookies, eventually, now, one, refused, soon, tcp_pair
-from .test_naio_send import MUCH, TCP, narrow, receive
+from .test_naio_send import MUCH, narrow, receive
 
 pytestmark = pytest.mark.needs("NAIO")
 
 SENDFILE = NaioEvents.SENDFILE
+TCP = ["TCP over IPv4", "TCP over IPv6"]
 PAGE = mmap.PAGESIZE
 SIZE = 100_003
 """Bytes of a file that fits into a socket, and ends in the middle of a page."""
@@ -233,6 +234,19 @@ def test_what_was_never_written_is_sent_as_zeros(queue: Queue, tcp: Pair, make: 
     assert one(queue).data == 90 * PAGE + 1
     near.close()
     assert receiver.all() == wanted
+
+
+def test_a_file_may_end_where_the_numbers_do(queue: Queue, tcp: Pair, stack: ExitStack) -> None:
+    near, far = tcp
+    file = in_memory()
+    stack.callback(os.close, file)
+    os.ftruncate(file, 2**63 - 1)
+    last = 2**63 - PAGE
+    os.pwrite(file, b"hello", last - 3)
+    queue.sendfile(near, file, last - PAGE - 9, suffix=b"tail")
+    whole = bytes(PAGE + 6) + b"hello" + bytes(PAGE - 3) + b"tail"
+    assert receive(far, len(whole)) == whole
+    assert one(queue).data == len(whole)
 
 
 def test_a_file_that_is_not_cached_is_sent(
