@@ -19,12 +19,12 @@
 #include "kevent.h"
 
 /*
- * What the dearest kevent costs, in bytes: a transfer that waits, alone at its
- * socket, or one of an inode, by descriptor, which brings two marks.  The inode
- * itself, which it keeps in memory, comes on top, and so do 16 bytes for each
- * page of a transfer.  "make bench-limits" measures that of the others.
+ * What the dearest kevent costs, in bytes: a file that waits to be sent, alone at
+ * its socket.  The inodes and the file, which it keeps in memory, come on top, and
+ * so do 16 bytes for each page of a buffer, or what goes round the file.  "make
+ * bench-limits" measures that of the others.
  */
-#define KEVENT_COST	768
+#define KEVENT_COST	1024
 
 unsigned long kevent_max_queue;
 module_param_named(max_queue_kevents, kevent_max_queue, ulong, 0644);
@@ -103,6 +103,7 @@ struct kevent_account *kevent_account_get(void)
 	if (!fresh)
 		return NULL;
 	fresh->uid = uid;
+	INIT_LIST_HEAD(&fresh->readers_wait);
 	mutex_lock(&kevent_accounts_mutex);
 	hash_for_each_possible(kevent_accounts, account, node, __kuid_val(uid))
 		if (uid_eq(account->uid, uid))
@@ -118,8 +119,19 @@ found:
 }
 
 /**
- * kevent_account_put - a queue is done with its account
- * @account:	from kevent_account_get()
+ * kevent_account_hold - keep an account that is there
+ * @account:	the account, to be put once more
+ */
+void kevent_account_hold(struct kevent_account *account)
+{
+	mutex_lock(&kevent_accounts_mutex);
+	account->refs++;
+	mutex_unlock(&kevent_accounts_mutex);
+}
+
+/**
+ * kevent_account_put - who has got or held an account is done with it
+ * @account:	the account
  */
 void kevent_account_put(struct kevent_account *account)
 {

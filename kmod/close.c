@@ -263,7 +263,7 @@ static void kevent_mark_put(struct kevent_mark *mark)
  * @unhook:	called under the lock that a close also takes
  */
 void kevent_close_unwatch(struct kevent_close *close,
-			  void (*unhook)(struct kevent *k))
+			  void (*unhook)(struct kevent_close *close))
 {
 	struct kevent_close_bucket *bucket;
 	struct kevent_mark *mark = close->mark;
@@ -278,27 +278,28 @@ void kevent_close_unwatch(struct kevent_close *close,
 	/* nobody tells us of its end any more: not to be looked at again */
 	WRITE_ONCE(close->file, NULL);
 	if (unhook)
-		unhook(close->kevent);
+		unhook(close);
 	spin_unlock(&bucket->lock);
 	close->mark = NULL;
 	kevent_mark_put(mark);
 }
 
 /**
- * kevent_close_watch - have a kevent told of the close of a file
- * @close:	zeroed, part of the kevent
- * @k:		the kevent
+ * kevent_close_watch - be told of the close of a file
+ * @close:	zeroed, part of what wants to know
+ * @closed:	what to call then
  * @file:	the file, held by the caller
  *
  * Return: 0 or -errno
  */
-int kevent_close_watch(struct kevent_close *close, struct kevent *k,
+int kevent_close_watch(struct kevent_close *close,
+		       void (*closed)(struct kevent_close *close, bool lost),
 		       struct file *file)
 {
 	struct kevent_close_bucket *bucket;
 	struct kevent_mark *mark;
 
-	close->kevent = k;
+	close->closed = closed;
 	close->bucket = kevent_close_hash(file);
 	bucket = &kevent_close_table[close->bucket];
 	for (;;) {
@@ -357,7 +358,7 @@ static void kevent_close_end(struct kevent_close_bucket *bucket,
 		if (file ? close->file == file : close->mark == mark) {
 			hlist_del_init(&close->node);
 			WRITE_ONCE(close->file, NULL);
-			close->kevent->ops->closed(close->kevent, !file);
+			close->closed(close, !file);
 		}
 		if (++held < KEVENT_CLOSE_HOLD || !next)
 			continue;

@@ -6,7 +6,6 @@
 #include <linux/list.h>
 #include <linux/types.h>
 
-struct kevent;
 struct kevent_mark;
 
 /**
@@ -14,14 +13,15 @@ struct kevent_mark;
  * @node:	in the table of watched closes
  * @file:	the file, not held; NULL from its close on
  * @mark:	on the file's inode; NULL where nothing is watched
- * @kevent:	whose kevent_ops.closed is called
+ * @closed:	called when the file is being closed, or, with @lost, when nobody
+ *		will tell of that any more; under the lock of the bucket
  * @bucket:	where @node is, also after @file is gone
  */
 struct kevent_close {
 	struct hlist_node node;
 	struct file *file;
 	struct kevent_mark *mark;
-	struct kevent *kevent;
+	void (*closed)(struct kevent_close *close, bool lost);
 	unsigned int bucket;
 };
 
@@ -30,10 +30,11 @@ void kevent_mark_died(void);
 void kevent_marks_wait(void);
 u32 kevent_file_kind(struct file *file);
 bool kevent_close_seen(u32 kind, struct file *file);
-int kevent_close_watch(struct kevent_close *close, struct kevent *k,
+int kevent_close_watch(struct kevent_close *close,
+		       void (*closed)(struct kevent_close *close, bool lost),
 		       struct file *file);
 bool kevent_close_watched(struct kevent_close *close);
 void kevent_close_unwatch(struct kevent_close *close,
-			  void (*unhook)(struct kevent *k));
+			  void (*unhook)(struct kevent_close *close));
 
 #endif /* _KEVENT_CLOSE_H */

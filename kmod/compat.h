@@ -9,8 +9,17 @@
 #include <linux/fs.h>
 #include <linux/fsnotify_backend.h>
 #include <linux/hrtimer.h>
+#include <linux/mm.h>
+#include <linux/net.h>
 #include <linux/rcupdate.h>
+#include <linux/uio.h>
 #include <net/af_unix.h>
+
+#ifdef KEVENT_PROBE_FOLIO_BATCH
+#include <linux/folio_batch.h>
+#else
+#include <linux/pagevec.h>
+#endif
 
 /* Large, and filled in before it is read: not worth zeroing on every call. */
 #ifndef __uninitialized
@@ -88,6 +97,20 @@ static inline void kevent_sleeper_setup(struct hrtimer_sleeper *sleeper,
 #endif
 }
 
+/* Pages of another process; its mmap lock is held, and stays so. */
+static inline long kevent_pin_user_pages_remote(struct mm_struct *mm,
+						unsigned long start,
+						unsigned long pages,
+						unsigned int flags,
+						struct page **page)
+{
+#ifdef KEVENT_PROBE_PIN_REMOTE_VMAS
+	return pin_user_pages_remote(mm, start, pages, flags, page, NULL, NULL);
+#else
+	return pin_user_pages_remote(mm, start, pages, flags, page, NULL);
+#endif
+}
+
 /* Not declared by every kernel that exports it. */
 long unix_inq_len(struct sock *sk);
 
@@ -98,6 +121,88 @@ static inline long kevent_unix_readable(struct sock *sk)
 	return READ_ONCE(unix_sk(sk)->inq_len);
 #else
 	return unix_inq_len(sk);
+#endif
+}
+
+/*
+ * Whether somebody wants to be asked before this file is read, which takes as
+ * long as the answer.  Where that is not told it is looked for; who asks about a
+ * whole mount is not seen then.
+ */
+static inline bool kevent_file_asks(const struct file *file)
+{
+#if defined(FMODE_FSNOTIFY_ACCESS_PERM)
+	return FMODE_FSNOTIFY_ACCESS_PERM(file->f_mode);
+#elif defined(FMODE_FSNOTIFY_PERM)
+	return FMODE_FSNOTIFY_PERM(file->f_mode);
+#else
+	const struct inode *inode = file_inode(file);
+
+	return ((inode->i_fsnotify_mask | inode->i_sb->s_fsnotify_mask) &
+		FS_ACCESS_PERM) ||
+	       (file->f_path.dentry->d_flags & DCACHE_FSNOTIFY_PARENT_WATCHED);
+#endif
+}
+
+#ifndef KEVENT_PROBE_FOLIO_HWPOISON
+static inline bool folio_contain_hwpoisoned_page(struct folio *folio)
+{
+	return folio_test_hwpoison(folio) ||
+	       (folio_test_large(folio) && PageHasHWPoisoned(&folio->page));
+}
+#endif
+
+#ifndef KEVENT_PROBE_INODE_ATIME
+static inline struct timespec64 inode_get_atime(const struct inode *inode)
+{
+	return inode->i_atime;
+}
+
+static inline struct timespec64 inode_get_mtime(const struct inode *inode)
+{
+	return inode->i_mtime;
+}
+#endif
+
+#ifndef KEVENT_PROBE_INODE_CTIME
+static inline struct timespec64 inode_get_ctime(const struct inode *inode)
+{
+	return inode->i_ctime;
+}
+#endif
+
+/*
+ * Gives pages to a stream socket, by reference, which go on with MSG_MORE: bytes
+ * that it took, or -errno where it took none.
+ */
+static inline ssize_t kevent_send_pages(struct socket *sock,
+					struct bio_vec *bvec, unsigned int nr,
+					size_t length, int flags)
+{
+#ifdef MSG_SPLICE_PAGES
+	struct msghdr msg = { .msg_flags = flags | MSG_SPLICE_PAGES };
+
+	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, bvec, nr, length);
+	return sock_sendmsg(sock, &msg);
+#else
+	ssize_t sent = 0;
+
+	while (length) {
+		size_t part = min_t(size_t, length, bvec->bv_len);
+		int last = part == length ? 0 : MSG_MORE | MSG_SENDPAGE_NOTLAST;
+		int ret;
+
+		ret = kernel_sendpage(sock, bvec->bv_page, bvec->bv_offset,
+				      part, flags | last);
+		if (ret <= 0)
+			return sent ?: ret;
+		sent += ret;
+		length -= ret;
+		if (ret < part)
+			break;
+		bvec++;
+	}
+	return sent;
 #endif
 }
 

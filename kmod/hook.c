@@ -174,9 +174,11 @@ static int kevent_hook_wake(wait_queue_entry_t *wait, unsigned int mode,
 }
 
 /* Whoever takes the entry off, here or in kevent_hook_wake(), does so once. */
-static void kevent_unhook(struct kevent *k)
+static void kevent_unhook(struct kevent_close *close)
 {
-	struct kevent_hook *hook = &to_kevent_file(k)->hook;
+	struct kevent_hook *hook;
+
+	hook = &container_of(close, struct kevent_file, close)->hook;
 
 	/* pairs with smp_store_release() in kevent_hook_add() */
 	for (; hook; hook = smp_load_acquire(&hook->next)) {
@@ -191,6 +193,14 @@ static void kevent_unhook(struct kevent *k)
 		}
 		rcu_read_unlock();
 	}
+}
+
+/* The file is being closed, or nobody will tell when it is. */
+static void kevent_file_closed(struct kevent_close *close, bool lost)
+{
+	kevent_unhook(close);
+	kevent_closed(&container_of(close, struct kevent_file, close)->kevent,
+		      lost);
 }
 
 /* vfs_poll() calls this for every wait-queue head that the file has. */
@@ -278,7 +288,7 @@ static int kevent_file_attach(struct kevent *k, struct file *file, u32 kind)
 		return 0;
 	}
 	if (kevent_close_seen(kind, file)) {
-		ret = kevent_close_watch(&kf->close, k, file);
+		ret = kevent_close_watch(&kf->close, kevent_file_closed, file);
 		if (!ret)
 			kf->attach = KEVENT_ATTACH_MARK;
 		return ret;
@@ -304,7 +314,7 @@ static int kevent_file_upgrade(struct kevent *k, struct file *file)
 
 	if (!kevent_close_seen(KEVENT_FILE_SOCKET, file))
 		return -EOPNOTSUPP;
-	ret = kevent_close_watch(&kf->close, k, file);
+	ret = kevent_close_watch(&kf->close, kevent_file_closed, file);
 	if (!ret)
 		/* pairs with smp_load_acquire() in kevent_file_get() */
 		smp_store_release(&kf->attach, KEVENT_ATTACH_MARK);
@@ -437,7 +447,7 @@ void kevent_file_dequeue(struct kevent *k)
 		kevent_close_unwatch(&kf->close, kevent_unhook);
 		return;
 	}
-	kevent_unhook(k);
+	kevent_unhook(&kf->close);
 	/* see kevent_close_unwatch() */
 	if (kf->attach == KEVENT_ATTACH_SELF)
 		WRITE_ONCE(kf->close.file, NULL);
@@ -462,17 +472,6 @@ void kevent_file_release(struct kevent *k)
 	}
 	if (kf->inode)
 		iput(kf->inode);
-}
-
-/**
- * kevent_file_closed - the file of a kevent is being closed
- * @k:		the kevent
- * @lost:	it is not, but nobody will tell when it is
- */
-void kevent_file_closed(struct kevent *k, bool lost)
-{
-	kevent_unhook(k);
-	kevent_closed(k, lost);
 }
 
 /**

@@ -63,7 +63,6 @@ int kevent_file_modify(struct kevent *k, const struct kevent_request *req,
 		       const struct kevent_target *target, __poll_t mask);
 void kevent_file_dequeue(struct kevent *k);
 void kevent_file_release(struct kevent *k);
-void kevent_file_closed(struct kevent *k, bool lost);
 bool kevent_file_gone(struct kevent *k);
 const char *kevent_file_close_name(const struct kevent *k);
 struct file *kevent_file_get(struct kevent *k);

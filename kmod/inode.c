@@ -450,6 +450,14 @@ static int kevent_inode_permit(const struct kevent_target *target)
 	return path_permission(kevent_inode_path(target), MAY_READ);
 }
 
+static void kevent_inode_closed(struct kevent_close *close, bool lost)
+{
+	/* if it is the inode that goes, the kevent's own mark will say so */
+	if (!lost)
+		kevent_closed(&container_of(close, struct kevent_inode,
+					    close)->kevent, false);
+}
+
 static int kevent_inode_enqueue(struct kevent *k,
 				const struct kevent_request *req,
 				const struct kevent_target *target)
@@ -469,7 +477,8 @@ static int kevent_inode_enqueue(struct kevent *k,
 	if (target->file) {
 		if (!kevent_file_notifies(target->file))
 			return -EOPNOTSUPP;
-		ret = kevent_close_watch(&ki->close, k, target->file);
+		ret = kevent_close_watch(&ki->close, kevent_inode_closed,
+					 target->file);
 		if (ret)
 			return ret;
 	}
@@ -652,13 +661,6 @@ static bool kevent_inode_park(struct kevent *k, bool park)
 	return !list_empty(&ki->occurrences);
 }
 
-static void kevent_inode_closed(struct kevent *k, bool lost)
-{
-	/* if it is the inode that goes, the kevent's own mark will say so */
-	if (!lost)
-		kevent_closed(k, false);
-}
-
 static const char *kevent_inode_close_name(const struct kevent *k)
 {
 	return "mark";
@@ -695,7 +697,6 @@ const struct kevent_ops kevent_inode_ops = {
 	.peek		= kevent_inode_peek,
 	.consume	= kevent_inode_consume,
 	.park		= kevent_inode_park,
-	.closed		= kevent_inode_closed,
 	.close		= kevent_inode_close_name,
 };
 

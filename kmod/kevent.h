@@ -62,12 +62,14 @@ struct kevent_item {
 /**
  * struct kevent_account - the kevents of all queues of one user
  * @uid:	of the opener of the queues
- * @refs:	queues that use it
+ * @refs:	queues that use it, and files that are being read
  * @kevents:	how many
  * @events:	inode events that wait in them
  * @pins:	files that they hold
  * @inode_group: inode.c: of their marks, once there has been one
  * @naio:	naio_lane.c: moves their transfers, once one had to wait
+ * @readers:	naio_file.c: files of transfers that are being read
+ * @readers_wait: files that are to be read when it is their turn
  * @node:	in the table of all accounts
  */
 struct kevent_account {
@@ -78,6 +80,8 @@ struct kevent_account {
 	atomic_long_t pins;
 	struct fsnotify_group *inode_group;
 	struct workqueue_struct *naio;
+	unsigned int readers;
+	struct list_head readers_wait;
 	struct hlist_node node;
 };
 
@@ -169,10 +173,8 @@ struct kevent_target {
  *		sleep
  * @peek:	fills @event: a source whose events add up.  Under the queue's
  *		lock.  A type has either @poll or @peek
- * @consume:	takes off what @peek reported; true where more is left.
- *		Under the queue's lock
- * @closed:	the watched file is being closed, or, with @lost, its storage is
- *		gone in another way; under the lock of close.c; may be NULL
+ * @consume:	takes off what was reported; true where more is left.  Under the
+ *		queue's lock; a type with @peek has it
  * @gone:	whether the watched file was closed without a word; may be NULL
  * @park:	takes all items but the kevent's own off the ready list, or puts
  *		on it those that may be delivered: of a kevent that ends or
@@ -206,7 +208,6 @@ struct kevent_ops {
 		     struct kevent_event *event, const char **name);
 	bool (*consume)(struct kevent *k, struct kevent_item *item,
 			const struct kevent_event *event);
-	void (*closed)(struct kevent *k, bool lost);
 	bool (*gone)(struct kevent *k);
 	bool (*park)(struct kevent *k, bool park);
 	const char *(*close)(const struct kevent *k);
@@ -288,6 +289,7 @@ extern unsigned int kevent_max_watches;
 int kevent_account_init(void);
 void kevent_account_exit(void);
 struct kevent_account *kevent_account_get(void);
+void kevent_account_hold(struct kevent_account *account);
 void kevent_account_put(struct kevent_account *account);
 int kevent_charge(struct kevent_user *user);
 void kevent_uncharge(struct kevent_user *user);

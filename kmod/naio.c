@@ -1,20 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KEVENT_NAIO: a transfer between a socket and memory of the caller, moved by
- * the kernel, and the event that it has ended.
+ * KEVENT_NAIO: a transfer between a socket and memory of the caller, or from a
+ * file, naio_file.c, moved by the kernel, and the event that it has ended.
  *
  * It is tried at once, from or to the caller's memory as a system call would.
  * What then is left waits in a lane of its socket, naio_lane.c, with its memory
- * pinned, naio_pin.c, and with close.c to tell of the close.  Either way its end
- * is an event; only what is wrong with the request itself fails the ADD.
+ * pinned, naio_pin.c, until the socket calls or is closed, naio_end.c.  Either
+ * way its end is an event; only what is wrong with the request itself fails the
+ * ADD.
  *
  * The pages are let go of before the event is enqueued: whoever has seen the
  * event, or has removed the kevent, has the memory for itself.
+ *
+ * A multishot is a row of receives into the same memory.  The memory is only
+ * touched by the WAIT that reports what was received, as recv(2) would, so it
+ * is not pinned.
  */
 #include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/net.h>
+#include <linux/pid.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
 #include <net/sock.h>
@@ -31,16 +39,23 @@ static int kevent_naio_check(const struct kevent_request *req)
 {
 	u32 flags = req->flags;
 
-	if (req->events == KEVENT_NAIO_SENDFILE)
-		return -EOPNOTSUPP;
-	if (req->events != KEVENT_NAIO_RECV && req->events != KEVENT_NAIO_SEND)
+	if (req->events != KEVENT_NAIO_RECV && req->events != KEVENT_NAIO_SEND &&
+	    req->events != KEVENT_NAIO_SENDFILE)
 		return -EINVAL;
+	if (flags & KEVENT_MULTISHOT)
+		flags &= ~(KEVENT_DISPATCH | KEVENT_DISABLED);
 	if (flags & (KEVENT_EDGE | KEVENT_DISPATCH | KEVENT_DISABLED))
 		return -EINVAL;
-	if ((flags & KEVENT_WAITALL) && req->events != KEVENT_NAIO_RECV)
+	if ((flags & (KEVENT_WAITALL | KEVENT_MULTISHOT)) &&
+	    req->events != KEVENT_NAIO_RECV)
+		return -EINVAL;
+	if ((flags & KEVENT_MULTISHOT) &&
+	    (flags & (KEVENT_WAITALL | KEVENT_ONESHOT)))
 		return -EINVAL;
 	if (req->param[1] > KEVENT_NAIO_MAX || req->param[2] > U32_MAX)
 		return -EINVAL;
+	if (req->events == KEVENT_NAIO_SENDFILE)
+		return kevent_reader_check(req);
 	/* it would wait for what it does not take */
 	if (!req->param[1] && req->events == KEVENT_NAIO_RECV)
 		return -EINVAL;
@@ -51,22 +66,23 @@ static int kevent_naio_check(const struct kevent_request *req)
  * Sockets of which it is known how they wake, and that their wait queue is inside
  * of their inode.
  */
-static bool kevent_naio_takes(const struct sock *sk, bool send)
+static bool kevent_naio_takes(const struct sock *sk, u32 events)
 {
+	bool send = events != KEVENT_NAIO_RECV;
+
 	switch (sk->sk_family) {
 	case AF_INET:
 	case AF_INET6:
 		if (sk->sk_type == SOCK_STREAM)
 			return sk->sk_protocol == IPPROTO_TCP;
 		return sk->sk_type == SOCK_DGRAM &&
+		       events != KEVENT_NAIO_SENDFILE &&
 		       (sk->sk_protocol == IPPROTO_UDP ||
 			sk->sk_protocol == IPPROTO_UDPLITE);
 	case AF_UNIX:
-		/*
-		 * What is sent says who sent it, and the kernel takes that from
-		 * whoever makes the call, which may be a thread of its own.
-		 */
-		return !send;
+		/* a datagram that finds no room waits for the peer's socket */
+		return !send || (events == KEVENT_NAIO_SEND &&
+				 sk->sk_type == SOCK_STREAM);
 	}
 	return false;
 }
@@ -79,9 +95,109 @@ static int kevent_naio_permit(const struct kevent_naio *t, struct file *file)
 		return -ENOTSOCK;
 	if (SOCK_INODE(sock) != file_inode(file) ||
 	    rcu_access_pointer(sock->sk->sk_wq) != &sock->wq ||
-	    !kevent_naio_takes(sock->sk, kevent_naio_sends(t)))
+	    !kevent_naio_takes(sock->sk, t->kevent.events))
 		return -EOPNOTSUPP;
 	return 0;
+}
+
+/* A signal is none of a transfer's business. */
+static bool kevent_naio_blocked(int ret)
+{
+	return ret == -EAGAIN || ret == -EINTR || ret == -ERESTARTSYS;
+}
+
+/* Nothing was received: because there will never be anything again? */
+static bool kevent_naio_at_end(const struct kevent_naio *t, struct sock *sk)
+{
+	if (t->stream)
+		return true;
+	/* a packet may be empty */
+	return sk->sk_type == SOCK_SEQPACKET &&
+	       (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) &&
+	       skb_queue_empty_lockless(&sk->sk_receive_queue);
+}
+
+/* Into the memory of another process than the one whose WAIT this is. */
+static noinline int kevent_naio_recv_remote(struct kevent_naio *t,
+					    struct socket *sock,
+					    struct msghdr *msg)
+{
+	struct kevent_pin pin = {};
+	int ret;
+
+	ret = kevent_pin_remote(&pin, t->mm, t->address, t->left,
+				&msg->msg_iter);
+	if (!ret)
+		ret = sock_recvmsg(sock, msg, MSG_DONTWAIT);
+	kevent_unpin(&pin);
+	return ret;
+}
+
+/**
+ * kevent_naio_shot - one receive of a multishot, which does not wait
+ * @t:		the multishot, the current one of its lane
+ * @sock:	the socket, whose file is held by the caller
+ *
+ * Return: as kevent_naio_step()
+ */
+int kevent_naio_shot(struct kevent_naio *t, struct socket *sock)
+{
+	struct msghdr msg = { .msg_inq = -1, .msg_get_inq = 1 };
+	int ret;
+
+	if (likely(current->mm == t->mm)) {
+		iov_iter_ubuf(&msg.msg_iter, ITER_DEST,
+			      (void __user *)t->address, t->left);
+		ret = sock_recvmsg(sock, &msg, MSG_DONTWAIT);
+	} else {
+		ret = kevent_naio_recv_remote(t, sock, &msg);
+	}
+	if (kevent_naio_blocked(ret))
+		return -EAGAIN;
+	t->pending = true;
+	t->moved = max(ret, 0);
+	if (ret < 0)
+		t->error = -ret;
+	t->truncated = !t->stream && (msg.msg_flags & MSG_TRUNC);
+	t->drained = t->stream && !msg.msg_inq;
+	return ret < 0 || (!ret && kevent_naio_at_end(t, sock->sk)) ?
+		1 : -EAGAIN;
+}
+
+/* As kevent_naio_step(), where @msg says whatever is to be said besides. */
+static int kevent_naio_move(struct kevent_naio *t, struct socket *sock,
+			    struct msghdr *msg)
+{
+	bool send = kevent_naio_sends(t);
+	int ret;
+
+	msg->msg_iter = t->iter;
+	if (t->stream)
+		iov_iter_truncate(&msg->msg_iter, KEVENT_NAIO_CHUNK);
+	if (send) {
+		msg->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+		ret = sock_sendmsg(sock, msg);
+	} else {
+		ret = sock_recvmsg(sock, msg, MSG_DONTWAIT);
+	}
+	if (kevent_naio_blocked(ret))
+		return -EAGAIN;
+	if (ret < 0) {
+		t->error = -ret;
+		return 1;
+	}
+	t->moved += ret;
+	t->left -= ret;
+	iov_iter_advance(&t->iter, ret);
+	if (!t->stream) {
+		t->truncated = !send && (msg->msg_flags & MSG_TRUNC);
+		return 1;
+	}
+	if (!t->left)
+		return 1;
+	if (!send)
+		return !ret || !(t->kevent.flags & KEVENT_WAITALL);
+	return ret ? 0 : -EAGAIN;
 }
 
 /**
@@ -94,37 +210,63 @@ static int kevent_naio_permit(const struct kevent_naio *t, struct file *file)
  */
 int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
 {
-	bool send = kevent_naio_sends(t);
-	struct msghdr msg = { .msg_iter = t->iter };
-	int ret;
+	struct msghdr msg = {};
 
-	if (t->stream)
-		iov_iter_truncate(&msg.msg_iter, KEVENT_NAIO_CHUNK);
-	if (send) {
-		msg.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-		ret = sock_sendmsg(sock, &msg);
-	} else {
-		ret = sock_recvmsg(sock, &msg, MSG_DONTWAIT);
-	}
-	/* a signal is none of a transfer's business */
-	if (ret == -EAGAIN || ret == -EINTR || ret == -ERESTARTSYS)
-		return -EAGAIN;
-	if (ret < 0) {
-		t->error = -ret;
+	return t->reader ? kevent_reader_step(t, sock) :
+			   kevent_naio_move(t, sock, &msg);
+}
+
+/**
+ * kevent_naio_step_as - send by a UNIX socket for somebody else
+ * @t:		the transfer, the current one of its lane, with @t->pid
+ * @sock:	the socket, whose file is held by the caller
+ *
+ * What is sent says which process sent it.  Unless told otherwise the kernel
+ * takes that to be the one that makes the call; only a thread of its own, with
+ * the kernel's credentials, can tell it otherwise.
+ *
+ * Return: as kevent_naio_step()
+ */
+int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock)
+{
+	union {
+		struct cmsghdr head;
+		u8 room[CMSG_SPACE(sizeof(struct ucred))];
+	} control = {
+		.head = {
+			.cmsg_len = CMSG_LEN(sizeof(struct ucred)),
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_CREDENTIALS,
+		},
+	};
+	struct ucred *creds = CMSG_DATA(&control.head);
+	struct msghdr msg = {
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+
+	rcu_read_lock();
+	/* else its number may be another's by now */
+	if (pid_task(t->pid, PIDTYPE_TGID))
+		creds->pid = pid_nr(t->pid);
+	rcu_read_unlock();
+	if (!creds->pid) {
+		t->error = ECANCELED;
 		return 1;
 	}
-	t->moved += ret;
-	t->left -= ret;
-	iov_iter_advance(&t->iter, ret);
-	if (!t->stream) {
-		t->truncated = !send && (msg.msg_flags & MSG_TRUNC);
-		return 1;
-	}
-	if (!t->left)
-		return 1;
-	if (!send)
-		return !ret || !(t->kevent.flags & KEVENT_WAITALL);
-	return ret ? 0 : -EAGAIN;
+	creds->uid = from_kuid(&init_user_ns, t->cred->uid);
+	creds->gid = from_kgid(&init_user_ns, t->cred->gid);
+	return kevent_naio_move(t, sock, &msg);
+}
+
+/**
+ * kevent_naio_let_go - let go of the memory or the file of a transfer
+ * @t:		the transfer, which nobody moves any more
+ */
+void kevent_naio_let_go(struct kevent_naio *t)
+{
+	kevent_reader_close(t);
+	kevent_unpin(&t->pin);
 }
 
 /**
@@ -133,16 +275,29 @@ int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
  */
 void kevent_naio_complete(struct kevent_naio *t)
 {
+	kevent_naio_let_go(t);
+	/* before anybody looks at what it has come to */
+	smp_store_release(&t->done, true);
+	kevent_ready(&t->kevent);
+}
+
+/**
+ * kevent_naio_call - have the queue of a transfer look at it
+ * @t:		the transfer, first in its lane; interrupts are off
+ */
+void kevent_naio_call(struct kevent_naio *t)
+{
 	struct kevent_user *user = t->kevent.user;
 	bool wake;
 
-	kevent_unpin(&t->pin);
-	spin_lock_irq(&user->lock);
-	t->done = true;
+	spin_lock(&user->lock);
+	/* a multishot ends also while it is disabled */
+	if (unlikely(READ_ONCE(t->lane->end->closed)))
+		t->kevent.state &= ~KEVENT_ASLEEP;
 	wake = kevent_ready_locked(&t->kevent);
-	spin_unlock_irq(&user->lock);
+	spin_unlock(&user->lock);
 	if (wake)
-		kevent_wake_pollers(user, false);
+		kevent_wake_pollers(user, true);
 }
 
 /* What a transfer needs that has to wait: 0 or -errno. */
@@ -157,15 +312,15 @@ static int kevent_naio_prepare(struct kevent_naio *t, struct file *file,
 	ret = kevent_naio_account_init(t->kevent.user->account);
 	if (ret)
 		return ret;
-	ret = kevent_pin_user(&t->pin, address + t->moved, t->left, !send,
-			      &t->iter);
+	if (!t->multishot && !t->reader)
+		ret = kevent_pin_user(&t->pin, address + t->moved, t->left,
+				      !send, &t->iter);
 	if (ret)
 		return ret;
-	ret = kevent_close_watch(&t->close, &t->kevent, file);
+	ret = kevent_end_hook(t->lane->end, file);
 	if (ret)
 		return ret;
 	t->cred = get_current_cred();
-	kevent_end_hook(t->lane->end);
 	kevent_lane_prepared(t);
 	return 0;
 }
@@ -176,7 +331,20 @@ static bool kevent_naio_holds(struct kevent_naio *t, struct file *file)
 	__poll_t mask = EPOLLERR | EPOLLHUP;
 
 	mask |= kevent_naio_sends(t) ? EPOLLOUT : EPOLLIN | EPOLLRDHUP;
-	return (vfs_poll(file, NULL) & mask) || READ_ONCE(t->lane->end->lost);
+	return (vfs_poll(file, NULL) & mask) || READ_ONCE(t->lane->end->closed);
+}
+
+/* The same where it may have been closed. */
+static bool kevent_naio_would(struct kevent_naio *t)
+{
+	struct file *file = kevent_end_file(t->lane->end);
+	bool holds = true;
+
+	if (file) {
+		holds = kevent_naio_holds(t, file);
+		fput(file);
+	}
+	return holds;
 }
 
 static int kevent_naio_start(struct kevent_naio *t, struct file *file,
@@ -186,7 +354,8 @@ static int kevent_naio_start(struct kevent_naio *t, struct file *file,
 	bool begun;
 
 	if (kevent_lane_join(t)) {
-		ret = kevent_naio_step(t, sock_from_file(file));
+		if (!t->multishot)
+			ret = kevent_naio_step(t, sock_from_file(file));
 		kevent_lane_tried(t, ret > 0);
 	}
 	if (ret <= 0) {
@@ -207,6 +376,20 @@ static int kevent_naio_start(struct kevent_naio *t, struct file *file,
 	return 0;
 }
 
+/* Where a multishot receives into: memory of the current process. */
+static void kevent_naio_aim(struct kevent_naio *t,
+			    const struct kevent_request *req)
+{
+	if (t->mm != current->mm) {
+		if (t->mm)
+			mmdrop(t->mm);
+		mmgrab(current->mm);
+		t->mm = current->mm;
+	}
+	t->address = req->param[0];
+	t->left = req->param[1];
+}
+
 static int kevent_naio_enqueue(struct kevent *k,
 			       const struct kevent_request *req,
 			       const struct kevent_target *target)
@@ -219,9 +402,16 @@ static int kevent_naio_enqueue(struct kevent *k,
 	int ret;
 
 	INIT_LIST_HEAD(&t->node);
-	k->flags |= KEVENT_ONESHOT;
+	t->multishot = k->flags & KEVENT_MULTISHOT;
+	if (!t->multishot)
+		k->flags |= KEVENT_ONESHOT;
 	if ((unsigned long)buffer != req->param[0] || !access_ok(buffer, length))
 		return -EFAULT;
+	if (req->events == KEVENT_NAIO_SENDFILE) {
+		ret = kevent_reader_open(t, buffer, length);
+		if (ret)
+			return ret;
+	}
 	file = req->param[2] > INT_MAX ? NULL : fget(req->param[2]);
 	if (!file)
 		return -EBADF;
@@ -229,8 +419,14 @@ static int kevent_naio_enqueue(struct kevent *k,
 	if (ret)
 		goto put;
 	t->stream = sock_from_file(file)->sk->sk_type == SOCK_STREAM;
+	if (send && sock_from_file(file)->sk->sk_family == AF_UNIX)
+		t->pid = get_task_pid(current, PIDTYPE_TGID);
 	t->left = length;
-	iov_iter_ubuf(&t->iter, send ? ITER_SOURCE : ITER_DEST, buffer, length);
+	if (t->multishot)
+		kevent_naio_aim(t, req);
+	else
+		iov_iter_ubuf(&t->iter, send ? ITER_SOURCE : ITER_DEST, buffer,
+			      length);
 	ret = kevent_end_get(t, file_inode(file));
 	if (!ret)
 		ret = kevent_naio_start(t, file, req->param[0]);
@@ -239,26 +435,78 @@ put:
 	return ret;
 }
 
+/* What is wrong with a request to modify a multishot, or 0. */
+static int kevent_naio_recheck(const struct kevent_naio *t,
+			       const struct kevent_request *req)
+{
+	void __user *buffer = u64_to_user_ptr(req->param[0]);
+	struct file *file;
+	int ret = 0;
+
+	if (!t->multishot)
+		return -EOPNOTSUPP;
+	if (!(req->flags & KEVENT_MULTISHOT))
+		return -EINVAL;
+	if ((unsigned long)buffer != req->param[0] ||
+	    !access_ok(buffer, req->param[1]))
+		return -EFAULT;
+	file = req->param[2] > INT_MAX ? NULL : fget(req->param[2]);
+	if (!file)
+		return -EBADF;
+	if (file_inode(file) != t->lane->end->inode)
+		ret = -EINVAL;
+	fput(file);
+	return ret;
+}
+
 static int kevent_naio_modify(struct kevent *k, const struct kevent_request *req,
 			      const struct kevent_target *target)
 {
-	return -EOPNOTSUPP;
+	struct kevent_naio *t = to_kevent_naio(k);
+	bool alive;
+	int ret;
+
+	ret = kevent_naio_recheck(t, req);
+	if (ret)
+		return ret;
+	kevent_lane_hold(t);
+	spin_lock_irq(&k->user->lock);
+	alive = !t->done && kevent_modify_locked(k, req);
+	spin_unlock_irq(&k->user->lock);
+	if (alive)
+		kevent_naio_aim(t, req);
+	kevent_lane_let_go(t);
+	if (!alive)
+		return -ENOENT;
+	if (READ_ONCE(t->lane->end->closed))
+		kevent_lane_kick(t->lane);
+	else if (!(req->flags & KEVENT_DISABLED) &&
+		 (t->pending || kevent_naio_would(t)))
+		kevent_ready(k);
+	return 0;
 }
 
 static void kevent_naio_dequeue(struct kevent *k)
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
-	/* first, for it looks at the lane */
-	kevent_close_unwatch(&t->close, NULL);
-	if (t->lane) {
+	if (t->lane)
 		kevent_lane_leave(t);
+	kevent_naio_let_go(t);
+}
+
+/* Whoever had claimed it may have looked at its lane. */
+static void kevent_naio_release(struct kevent *k)
+{
+	struct kevent_naio *t = to_kevent_naio(k);
+
+	if (t->lane)
 		kevent_end_put(t);
-	}
-	kevent_unpin(&t->pin);
+	put_pid(t->pid);
 	if (t->cred)
 		put_cred(t->cred);
-	t->cred = NULL;
+	if (t->mm)
+		mmdrop(t->mm);
 }
 
 /* How far it came, and whether that was all, for who removes it. */
@@ -267,27 +515,28 @@ static void kevent_naio_cancel(struct kevent *k, struct kevent_request *req)
 	struct kevent_naio *t = to_kevent_naio(k);
 
 	kevent_lane_leave(t);
-	kevent_unpin(&t->pin);
-	req->param[0] = t->moved;
+	kevent_naio_let_go(t);
+	req->param[0] = t->multishot && !t->pending ? 0 : t->moved;
 	req->param[1] = t->done ? t->error : ECANCELED;
 }
 
-static void kevent_naio_closed(struct kevent *k, bool lost)
-{
-	struct kevent_lane *lane = to_kevent_naio(k)->lane;
-
-	if (lost)
-		WRITE_ONCE(lane->end->lost, true);
-	/* it finds no file any more */
-	kevent_lane_kick(lane);
-}
-
-static void kevent_naio_peek(struct kevent *k, struct kevent_item *item,
-			     struct kevent_event *event, const char **name)
+/* Moves it, if it is its turn, and says whether there is an event of it. */
+static u32 kevent_naio_poll(struct kevent *k, struct kevent_event *event)
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
-	event->events = k->events;
+	/* pairs with the releases of who ended it */
+	if (!t->pending && !smp_load_acquire(&t->done)) {
+		/* the memory of a multishot is the caller's until a WAIT comes */
+		if (t->multishot && !event)
+			return kevent_naio_would(t) ? k->events : 0;
+		kevent_lane_run(t);
+		/* likewise: the lane's work may have been faster */
+		if (!t->pending && !smp_load_acquire(&t->done))
+			return 0;
+	}
+	if (!event)
+		return k->events;
 	event->data = t->moved;
 	if (t->error) {
 		event->count = t->error;
@@ -297,17 +546,35 @@ static void kevent_naio_peek(struct kevent *k, struct kevent_item *item,
 		event->flags |= KEVENT_EVENT_TRUNCATED;
 	if (t->broken)
 		event->flags |= KEVENT_EVENT_BROKEN;
+	if (t->done)
+		event->flags |= KEVENT_EVENT_LAST;
+	return k->events;
 }
 
 static bool kevent_naio_consume(struct kevent *k, struct kevent_item *item,
 				const struct kevent_event *event)
 {
-	return false;
+	struct kevent_naio *t = to_kevent_naio(k);
+
+	t->pending = false;
+	if (t->done) {
+		/* whatever a MODIFY has said meanwhile */
+		k->flags |= KEVENT_ONESHOT;
+		k->state &= ~KEVENT_MODIFIED;
+	}
+	return !t->drained;
 }
 
 static const char *kevent_naio_close_name(const struct kevent *k)
 {
-	return to_kevent_naio(k)->close.mark ? "mark" : "none";
+	return to_kevent_naio(k)->prepared ? "mark" : "none";
+}
+
+static void kevent_naio_exit(void)
+{
+	kevent_readers_exit();
+	kevent_ends_exit();
+	kevent_lanes_exit();
 }
 
 const struct kevent_ops kevent_naio_ops = {
@@ -317,14 +584,16 @@ const struct kevent_ops kevent_naio_ops = {
 	.size		= sizeof(struct kevent_naio),
 	.events		= KEVENT_NAIO_RECV | KEVENT_NAIO_SEND |
 			  KEVENT_NAIO_SENDFILE,
-	.flags		= KEVENT_WAITALL,
+	.flags		= KEVENT_WAITALL | KEVENT_MULTISHOT,
+	.init		= kevent_readers_init,
+	.exit		= kevent_naio_exit,
 	.check		= kevent_naio_check,
 	.enqueue	= kevent_naio_enqueue,
 	.modify		= kevent_naio_modify,
 	.dequeue	= kevent_naio_dequeue,
 	.cancel		= kevent_naio_cancel,
-	.peek		= kevent_naio_peek,
+	.release	= kevent_naio_release,
+	.poll		= kevent_naio_poll,
 	.consume	= kevent_naio_consume,
-	.closed		= kevent_naio_closed,
 	.close		= kevent_naio_close_name,
 };

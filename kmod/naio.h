@@ -4,6 +4,8 @@
 
 #include <linux/bvec.h>
 #include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/rcupdate.h>
 #include <linux/socket.h>
 #include <linux/spinlock.h>
 #include <linux/uio.h>
@@ -14,7 +16,9 @@
 #include "kevent.h"
 
 struct cred;
+struct kevent_reader;
 struct mm_struct;
+struct pid;
 struct socket;
 
 /* Transfers of one socket in one direction: those before others end first. */
@@ -31,6 +35,8 @@ enum kevent_lane_nr {
  * @queue:	transfers that have not ended, in the order they were asked for
  * @current_one: the one that is being moved, always the first; or NULL
  * @again:	the socket called meanwhile
+ * @called:	the socket called, and nobody has moved anything since
+ * @called_node: in the list of lanes that a moment later are looked at
  * @work:	moves the first one, and those behind it
  */
 struct kevent_lane {
@@ -39,26 +45,41 @@ struct kevent_lane {
 	struct list_head queue;
 	struct kevent_naio *current_one;
 	bool again;
+	bool called;
+	struct list_head called_node;
 	struct work_struct work;
 };
 
 /**
- * struct kevent_end - a socket that has transfers
+ * struct kevent_end - a socket that has transfers, or had some a moment ago
  * @node:	in the table of all of them, by @inode
  * @inode:	of the socket, held; the socket itself is not
- * @users:	transfers that refer to it; under the table's lock
- * @hooked:	@wait is on the socket's wait queue; under the lock of that
- * @lost:	nobody will tell of the close any more
- * @wait:	called by the socket
+ * @users:	transfers that refer to it; this and the following under the
+ *		table's lock
+ * @idle:	in a list of those that nobody refers to
+ * @since:	when that began, in jiffies
+ * @dying:	out of the table
+ * @closed:	the socket is, or nobody would tell
+ * @mutex:	of @hooked, from false to true
+ * @hooked:	the socket calls by @wait, and of its close by @close
+ * @close:	told of the close of the socket
+ * @wait:	on the socket's wait queue
+ * @rcu:	the lanes outlive who has found them in the list of those called
  * @lanes:	by KEVENT_LANE_*
  */
 struct kevent_end {
 	struct hlist_node node;
 	struct inode *inode;
 	unsigned long users;
+	struct list_head idle;
+	unsigned long since;
+	bool dying;
+	bool closed;
+	struct mutex mutex;	/* of what follows */
 	bool hooked;
-	bool lost;
+	struct kevent_close close;
 	wait_queue_entry_t wait;
+	struct rcu_head rcu;
 	struct kevent_lane lanes[KEVENT_LANES];
 };
 
@@ -67,7 +88,7 @@ struct kevent_end {
 
 /**
  * struct kevent_pin - pinned memory of a process
- * @mm:		that is charged for it; NULL where nothing is pinned
+ * @mm:		whose memory it is, held; NULL where nothing is pinned
  * @bvec:	the pages, one in each
  * @inline_bvec: where these are if they are few
  * @nr:		how many are pinned
@@ -84,33 +105,47 @@ struct kevent_pin {
 };
 
 /**
- * struct kevent_naio - a kevent of the end of a transfer
+ * struct kevent_naio - a kevent of the end of a transfer, or of a row of them
  * @kevent:	the kevent
- * @close:	told of the close of the socket, once the transfer has to wait
- * @lane:	where it is queued, until it is dequeued; NULL: never was
+ * @lane:	where it is queued, until it is freed; NULL: never was
  * @node:	in @lane's queue until it has ended
- * @prepared:	its memory is pinned; this and the following under @lane's lock
+ * @prepared:	others than who asks for it may move it; this and the following
+ *		under @lane's lock
  * @cancelled:	to be ended without an event, and somebody waits for that
+ * @held:	not to be moved, and somebody waits until it is not
+ * @multishot:	a row of transfers; constant
+ * @stream:	the socket's bytes are no messages; constant
+ * @pid:	of a send by a UNIX socket, held: the process that sends; constant
+ * @mm:		of a multishot, held: the process whose memory is meant
+ * @address:	of a multishot: the memory; @left is its length
+ * @reader:	of the file of a SENDFILE, which has no buffer; else NULL
  * @pin:	the part of the buffer that had not been moved at once
  * @iter:	what is still to be moved; this and the following belong to whoever
- *		made this the lane's current one, or has the queue's mutex once
- *		it has ended
+ *		made this the lane's current one, or has claimed it or has the
+ *		queue's mutex once it has ended
  * @left:	bytes
- * @moved:	bytes
+ * @moved:	bytes; of a multishot: by the last one
  * @error:	errno, not negative, or 0
  * @truncated:	a datagram was longer than the buffer
  * @broken:	the socket was closed
- * @done:	it has ended and said so
+ * @drained:	of a multishot: the socket had nothing more
+ * @pending:	of a multishot: what was moved has not been delivered yet
+ * @done:	it has ended; read with acquire by who has claimed it
  * @cred:	who asked for it
- * @stream:	the socket's bytes are no messages
  */
 struct kevent_naio {
 	struct kevent kevent;
-	struct kevent_close close;
 	struct kevent_lane *lane;
 	struct list_head node;
 	bool prepared;
 	bool cancelled;
+	bool held;
+	bool multishot;
+	bool stream;
+	struct pid *pid;
+	struct mm_struct *mm;
+	unsigned long address;
+	struct kevent_reader *reader;
 	struct kevent_pin pin;
 	struct iov_iter iter;
 	size_t left;
@@ -118,8 +153,9 @@ struct kevent_naio {
 	int error;
 	bool truncated;
 	bool broken;
+	bool drained;
+	bool pending;
 	bool done;
-	bool stream;
 	const struct cred *cred;
 };
 
@@ -130,26 +166,51 @@ static inline struct kevent_naio *to_kevent_naio(const struct kevent *k)
 
 static inline bool kevent_naio_sends(const struct kevent_naio *t)
 {
-	return t->kevent.events & KEVENT_NAIO_SEND;
+	return t->kevent.events & (KEVENT_NAIO_SEND | KEVENT_NAIO_SENDFILE);
 }
 
 /* naio.c */
 int kevent_naio_step(struct kevent_naio *t, struct socket *sock);
+int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock);
+int kevent_naio_shot(struct kevent_naio *t, struct socket *sock);
+void kevent_naio_let_go(struct kevent_naio *t);
 void kevent_naio_complete(struct kevent_naio *t);
+void kevent_naio_call(struct kevent_naio *t);
 
 /* naio_lane.c */
-int kevent_end_get(struct kevent_naio *t, struct inode *inode);
-void kevent_end_put(struct kevent_naio *t);
-void kevent_end_hook(struct kevent_end *end);
+void kevent_lane_init(struct kevent_lane *lane, struct kevent_end *end);
+void kevent_lane_exit(struct kevent_lane *lane);
 bool kevent_lane_join(struct kevent_naio *t);
 void kevent_lane_tried(struct kevent_naio *t, bool ended);
 void kevent_lane_prepared(struct kevent_naio *t);
+void kevent_lane_run(struct kevent_naio *t);
 void kevent_lane_kick(struct kevent_lane *lane);
+void kevent_lane_hold(struct kevent_naio *t);
+void kevent_lane_let_go(struct kevent_naio *t);
 void kevent_lane_leave(struct kevent_naio *t);
+void kevent_lanes_exit(void);
+
+/* naio_end.c */
+int kevent_end_get(struct kevent_naio *t, struct inode *inode);
+void kevent_end_put(struct kevent_naio *t);
+int kevent_end_hook(struct kevent_end *end, struct file *file);
+struct file *kevent_end_file(struct kevent_end *end);
+void kevent_ends_exit(void);
 
 /* naio_pin.c */
 int kevent_pin_user(struct kevent_pin *pin, unsigned long start, size_t length,
 		    bool write, struct iov_iter *iter);
+int kevent_pin_remote(struct kevent_pin *pin, struct mm_struct *mm,
+		      unsigned long start, size_t length, struct iov_iter *iter);
 void kevent_unpin(struct kevent_pin *pin);
+
+/* naio_file.c */
+int kevent_readers_init(void);
+void kevent_readers_exit(void);
+int kevent_reader_check(const struct kevent_request *req);
+int kevent_reader_open(struct kevent_naio *t, const void __user *address,
+		       size_t size);
+int kevent_reader_step(struct kevent_naio *t, struct socket *sock);
+void kevent_reader_close(struct kevent_naio *t);
 
 #endif /* _KEVENT_NAIO_H */

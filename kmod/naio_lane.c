@@ -4,17 +4,18 @@
  * and by which queue: a lane for each direction.
  *
  * Only the first of a lane is ever moved, and by one at a time, which makes
- * itself known as the lane's current one: the caller that has just queued it
- * where nothing was before it, or the lane's work.  Whoever wants it gone while
- * it is current marks it cancelled, and waits until it is not any more: from
- * then on nobody touches its memory.  What is moved is moved without waiting, so
- * that is soon.
+ * itself known as the lane's current one.  That is
+ *	the caller that has just queued it where nothing was before it;
+ *	a WAIT of its queue: when the socket calls, the kevent is put on the
+ *	ready list, and whoever claims it moves it before it looks at it;
+ *	or the lane's work, where no WAIT has come within a moment.  A sweep goes
+ *	through the lanes that were called, and starts it.
+ * So where somebody waits anyway no other thread has to run, and where nobody
+ * does a transfer ends all the same.  A multishot is moved by a WAIT alone.
  *
- * The socket is watched as hook.c does it: our entry is on a wait queue inside of
- * the inode that we hold, and the file is not held but while something is
- * moved.  The callback only starts the work.  A transfer refers to its socket
- * until it is dequeued, which happens in a process and under its queue's mutex;
- * so the last one waits for the work there, and the work needs no reference.
+ * Whoever wants a transfer gone while it is current marks it cancelled, and waits
+ * until it is not any more: from then on nobody touches its memory.  What is
+ * moved is moved without waiting, so that is soon.
  *
  * The work belongs to the user whose transfer is first: who keeps sockets
  * locked keeps none but their own transfers waiting.
@@ -22,36 +23,68 @@
 #include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/hash.h>
-#include <linux/hashtable.h>
 #include <linux/net.h>
-#include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/wait_bit.h>
-#include <net/sock.h>
 
 #include "compat.h"
 #include "naio.h"
 
-/* Calls of a socket in one go, before other sockets have their turn. */
+/* Calls of a socket in one go, before others have their turn. */
 #define KEVENT_LANE_STEPS	16
 
 /* Works of one user that run at once. */
 #define KEVENT_LANE_WORKS	8
 
-static DEFINE_HASHTABLE(kevent_ends, 10);
-static DEFINE_SPINLOCK(kevent_ends_lock);
+/* Jiffies from a call until the sweep. */
+#define KEVENT_LANE_PATIENCE	1
+
+static DEFINE_SPINLOCK(kevent_called_lock);
+static LIST_HEAD(kevent_called);
+
+static void kevent_sweep(struct work_struct *work);
+static DECLARE_DELAYED_WORK(kevent_sweep_work, kevent_sweep);
+
+static struct kevent_naio *kevent_lane_first_locked(struct kevent_lane *lane)
+{
+	return list_first_entry_or_null(&lane->queue, struct kevent_naio, node);
+}
 
 /* Starts the work, if there is any.  The lane's lock is held. */
 static void kevent_lane_start_locked(struct kevent_lane *lane)
 {
-	struct kevent_naio *t;
+	struct kevent_naio *t = kevent_lane_first_locked(lane);
 
-	t = list_first_entry_or_null(&lane->queue, struct kevent_naio, node);
-	/* else whoever prepares it looks at the socket afterwards */
-	if (t && t->prepared)
+	if (t && t->prepared && !t->multishot)
 		queue_work(t->kevent.user->account->naio, &lane->work);
+}
+
+/* A moment later the work is started, unless somebody has moved something. */
+static void kevent_lane_defer_locked(struct kevent_lane *lane)
+{
+	lane->called = true;
+	/* if the sweep has just taken it out, it waits for the lane's lock */
+	if (!list_empty_careful(&lane->called_node))
+		return;
+	spin_lock(&kevent_called_lock);
+	if (list_empty(&lane->called_node))
+		list_add_tail(&lane->called_node, &kevent_called);
+	spin_unlock(&kevent_called_lock);
+	schedule_delayed_work(&kevent_sweep_work, KEVENT_LANE_PATIENCE);
+}
+
+/* Tells the queue of the first transfer that it can be moved. */
+static void kevent_lane_call_locked(struct kevent_lane *lane)
+{
+	struct kevent_naio *t = kevent_lane_first_locked(lane);
+
+	/* who prepares it looks at the socket afterwards */
+	if (!t || !t->prepared)
+		return;
+	kevent_naio_call(t);
+	if (!t->multishot)
+		kevent_lane_defer_locked(lane);
 }
 
 /**
@@ -66,80 +99,136 @@ void kevent_lane_kick(struct kevent_lane *lane)
 	if (lane->current_one)
 		lane->again = true;
 	else
-		kevent_lane_start_locked(lane);
+		kevent_lane_call_locked(lane);
 	spin_unlock_irqrestore(&lane->lock, flags);
 }
 
-/* Called by the socket, under its wait queue's lock, in any context. */
-static int kevent_end_wake(wait_queue_entry_t *wait, unsigned int mode,
-			   int sync, void *key)
+static void kevent_sweep_one(struct kevent_lane *lane)
 {
-	struct kevent_end *end = container_of(wait, struct kevent_end, wait);
-	__poll_t events = key_to_poll(key);
-
-	if (!events || (events & ~(EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)))
-		kevent_lane_kick(&end->lanes[KEVENT_LANE_RECV]);
-	if (!events || (events & (EPOLLOUT | EPOLLWRNORM | EPOLLERR | EPOLLHUP)))
-		kevent_lane_kick(&end->lanes[KEVENT_LANE_SEND]);
-	return 0;
+	spin_lock_irq(&lane->lock);
+	if (lane->called && !lane->current_one)
+		kevent_lane_start_locked(lane);
+	spin_unlock_irq(&lane->lock);
 }
 
-/* The first transfer, made the current one, or NULL where there is none to move. */
-static struct kevent_naio *kevent_lane_begin(struct kevent_lane *lane)
+static void kevent_sweep(struct work_struct *work)
+{
+	struct kevent_lane *lane;
+	LIST_HEAD(swept);
+
+	spin_lock_irq(&kevent_called_lock);
+	list_splice_init(&kevent_called, &swept);
+	spin_unlock_irq(&kevent_called_lock);
+	do {
+		/* one that is taken out here may be gone but for its memory */
+		rcu_read_lock();
+		spin_lock_irq(&kevent_called_lock);
+		lane = list_first_entry_or_null(&swept, struct kevent_lane,
+						called_node);
+		if (lane)
+			list_del_init(&lane->called_node);
+		spin_unlock_irq(&kevent_called_lock);
+		if (lane)
+			kevent_sweep_one(lane);
+		rcu_read_unlock();
+		cond_resched();
+	} while (lane);
+}
+
+/*
+ * The first transfer, made the current one, or NULL where it cannot be moved
+ * now, or, by a WAIT, is not the one @wanted.
+ */
+static struct kevent_naio *kevent_lane_begin(struct kevent_lane *lane,
+					     const struct kevent_naio *wanted)
 {
 	struct kevent_naio *t;
 
 	spin_lock_irq(&lane->lock);
-	t = list_first_entry_or_null(&lane->queue, struct kevent_naio, node);
+	t = kevent_lane_first_locked(lane);
 	/* whoever has the current one looks after what comes next */
-	if (t && (lane->current_one || !t->prepared))
+	if (t && (lane->current_one || !t->prepared || t->held))
+		t = NULL;
+	if (t && (wanted ? t != wanted : t->multishot))
 		t = NULL;
 	if (t) {
 		WRITE_ONCE(lane->current_one, t);
 		lane->again = false;
+		lane->called = false;
 	}
 	spin_unlock_irq(&lane->lock);
 	return t;
 }
 
 /*
- * The current transfer is not any more.  True where the socket has called
- * meanwhile.
+ * The current transfer is not any more; @ret is what the last step of it
+ * returned.  True where there is more to be moved, by @work, which otherwise is
+ * for others to see to.
  */
-static bool kevent_lane_finish(struct kevent_lane *lane, bool ended)
+static bool kevent_lane_finish(struct kevent_lane *lane, int ret, bool work)
 {
 	struct kevent_naio *t = lane->current_one;
-	bool cancelled, again;
+	bool gone, again, awaited;
 
 	spin_lock_irq(&lane->lock);
-	cancelled = t->cancelled;
-	if (ended || cancelled)
+	gone = ret > 0 || t->cancelled;
+	awaited = t->cancelled || t->held;
+	again = lane->again;
+	if (gone)
 		list_del_init(&t->node);
-	again = lane->again || cancelled;
 	WRITE_ONCE(lane->current_one, NULL);
+	if (work) {
+		/* it is for a WAIT to move that */
+		t = kevent_lane_first_locked(lane);
+		if (gone && t && t->multishot)
+			kevent_lane_call_locked(lane);
+	} else if (gone || !ret || (again && t->multishot)) {
+		kevent_lane_call_locked(lane);
+	} else if (again && t->prepared) {
+		/* called, perhaps by what we did ourselves, for nothing */
+		kevent_lane_defer_locked(lane);
+	}
 	spin_unlock_irq(&lane->lock);
-	/* the transfer may be gone by now; the lane waits for its work */
-	if (cancelled) {
+	/* the transfer may be gone by now, and the lane with it if not @work */
+	if (awaited) {
 		/* before the look at who waits */
 		smp_mb();
 		wake_up_var(&lane->current_one);
 	}
-	return again;
+	return gone || again || !ret;
+}
+
+static int kevent_lane_call(struct kevent_naio *t, struct socket *sock)
+{
+	return t->multishot ? kevent_naio_shot(t, sock) :
+			      kevent_naio_step(t, sock);
+}
+
+/* Whether the current process sends in its own name, where that can be seen. */
+static bool kevent_lane_suits(const struct kevent_naio *t)
+{
+	return !t->pid || t->pid == task_tgid(current);
 }
 
 /* As kevent_naio_step(), in the name of whoever asked for the transfer. */
 static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 {
+	struct socket *sock = SOCKET_I(t->lane->end->inode);
 	const struct cred *old;
 	int ret;
 
 	if (!file) {
 		t->error = ECANCELED;
+		t->moved = t->multishot ? 0 : t->moved;
 		t->broken = true;
 		return 1;
 	}
+	if (!kevent_lane_suits(t))
+		return kevent_naio_step_as(t, sock);
+	if (t->cred == current_cred())
+		return kevent_lane_call(t, sock);
 	old = override_creds(t->cred);
-	ret = kevent_naio_step(t, sock_from_file(file));
+	ret = kevent_lane_call(t, sock);
 	revert_creds(old);
 	return ret;
 }
@@ -147,16 +236,13 @@ static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 static void kevent_lane_work(struct work_struct *work)
 {
 	struct kevent_lane *lane = container_of(work, struct kevent_lane, work);
-	struct kevent_end *end = lane->end;
+	struct file *file = kevent_end_file(lane->end);
 	unsigned int steps = KEVENT_LANE_STEPS;
-	bool more = true, blocked = false;
-	struct file *file = NULL;
+	bool more = true;
+	int ret = 0;
 
-	if (!READ_ONCE(end->lost))
-		file = kevent_get_file(&SOCKET_I(end->inode)->file);
-	while (more && steps--) {
-		struct kevent_naio *t = kevent_lane_begin(lane);
-		int ret;
+	while (more && ret >= 0 && steps--) {
+		struct kevent_naio *t = kevent_lane_begin(lane, NULL);
 
 		more = false;
 		if (!t)
@@ -164,18 +250,50 @@ static void kevent_lane_work(struct work_struct *work)
 		ret = kevent_lane_step(t, file);
 		if (ret > 0)
 			kevent_naio_complete(t);
-		more = kevent_lane_finish(lane, ret > 0) || ret >= 0;
-		blocked = ret < 0;
+		more = kevent_lane_finish(lane, ret, true);
 		cond_resched();
 	}
 	if (file)
 		fput(file);
 	if (!more)
 		return;
-	/* called over and over, perhaps by what we do ourselves, for nothing */
-	if (blocked)
-		schedule_timeout_uninterruptible(1);
-	kevent_lane_kick(lane);
+	spin_lock_irq(&lane->lock);
+	if (lane->current_one)
+		lane->again = true;
+	else if (ret < 0)
+		kevent_lane_defer_locked(lane);
+	else
+		kevent_lane_start_locked(lane);
+	spin_unlock_irq(&lane->lock);
+}
+
+/**
+ * kevent_lane_run - move a transfer as far as it goes now
+ * @t:		the transfer, claimed by the caller; nothing happens where it is
+ *		not its turn
+ */
+void kevent_lane_run(struct kevent_naio *t)
+{
+	struct kevent_lane *lane = t->lane;
+	unsigned int steps = KEVENT_LANE_STEPS;
+	struct file *file;
+	int ret;
+
+	/* what does not suit is left to the work */
+	if (!kevent_lane_suits(t) || !kevent_lane_begin(lane, t))
+		return;
+	file = kevent_end_file(lane->end);
+	do {
+		ret = kevent_lane_step(t, file);
+	} while (!ret && --steps);
+	if (ret > 0) {
+		kevent_naio_let_go(t);
+		/* before anybody looks at what it has come to */
+		smp_store_release(&t->done, true);
+	}
+	kevent_lane_finish(lane, ret, false);
+	if (file)
+		fput(file);
 }
 
 /**
@@ -206,16 +324,12 @@ bool kevent_lane_join(struct kevent_naio *t)
  */
 void kevent_lane_tried(struct kevent_naio *t, bool ended)
 {
-	struct kevent_lane *lane = t->lane;
-
 	/* who prepares it looks at the socket again anyway */
-	kevent_lane_finish(lane, ended);
-	if (ended)
-		kevent_lane_kick(lane);
+	kevent_lane_finish(t->lane, ended ? 1 : -EAGAIN, false);
 }
 
 /**
- * kevent_lane_prepared - a transfer may be moved by the work from now on
+ * kevent_lane_prepared - a transfer may be moved by others from now on
  * @t:		the transfer, whose memory is pinned and whose socket is hooked
  */
 void kevent_lane_prepared(struct kevent_naio *t)
@@ -223,6 +337,16 @@ void kevent_lane_prepared(struct kevent_naio *t)
 	spin_lock_irq(&t->lane->lock);
 	t->prepared = true;
 	spin_unlock_irq(&t->lane->lock);
+}
+
+/* After whatever was done before it was current no more. */
+static void kevent_lane_await(struct kevent_naio *t)
+{
+	struct kevent_lane *lane = t->lane;
+
+	wait_var_event(&lane->current_one, READ_ONCE(lane->current_one) != t);
+	spin_lock_irq(&lane->lock);
+	spin_unlock_irq(&lane->lock);
 }
 
 /**
@@ -238,130 +362,76 @@ void kevent_lane_leave(struct kevent_naio *t)
 
 	spin_lock_irq(&lane->lock);
 	current_one = lane->current_one == t;
-	first = !list_empty(&t->node) && lane->queue.next == &t->node;
-	if (current_one)
-		t->cancelled = true;
-	else
-		list_del_init(&t->node);
-	spin_unlock_irq(&lane->lock);
+	first = kevent_lane_first_locked(lane) == t;
 	if (current_one) {
-		wait_var_event(&lane->current_one,
-			       READ_ONCE(lane->current_one) != t);
-		/* after whatever was done before it became so */
-		spin_lock_irq(&lane->lock);
-		spin_unlock_irq(&lane->lock);
+		t->cancelled = true;
+	} else {
+		list_del_init(&t->node);
+		if (first)
+			kevent_lane_call_locked(lane);
 	}
-	if (first)
-		kevent_lane_kick(lane);
-}
-
-static struct kevent_end *kevent_end_find_locked(const struct inode *inode)
-{
-	struct kevent_end *end;
-
-	hash_for_each_possible(kevent_ends, end, node, (unsigned long)inode)
-		if (end->inode == inode)
-			return end;
-	return NULL;
-}
-
-static struct kevent_end *kevent_end_alloc(struct inode *inode)
-{
-	struct kevent_end *end = kzalloc(sizeof(*end), KEVENT_GFP);
-	unsigned int i;
-
-	if (!end)
-		return NULL;
-	end->inode = inode;
-	init_waitqueue_func_entry(&end->wait, kevent_end_wake);
-	for (i = 0; i < KEVENT_LANES; i++) {
-		struct kevent_lane *lane = &end->lanes[i];
-
-		lane->end = end;
-		spin_lock_init(&lane->lock);
-		INIT_LIST_HEAD(&lane->queue);
-		INIT_WORK(&lane->work, kevent_lane_work);
-	}
-	return end;
+	spin_unlock_irq(&lane->lock);
+	if (current_one)
+		kevent_lane_await(t);
 }
 
 /**
- * kevent_end_get - give a transfer its lane
+ * kevent_lane_hold - have a transfer left alone for a moment; may sleep
  * @t:		the transfer
- * @inode:	of the socket, whose file is held by the caller
  *
- * Return: 0 or -ENOMEM
+ * When this returns nobody touches its memory until kevent_lane_let_go().
  */
-int kevent_end_get(struct kevent_naio *t, struct inode *inode)
+void kevent_lane_hold(struct kevent_naio *t)
 {
-	struct kevent_end *end, *fresh = NULL;
-
-	spin_lock(&kevent_ends_lock);
-	end = kevent_end_find_locked(inode);
-	if (!end) {
-		spin_unlock(&kevent_ends_lock);
-		fresh = kevent_end_alloc(inode);
-		if (!fresh)
-			return -ENOMEM;
-		spin_lock(&kevent_ends_lock);
-		end = kevent_end_find_locked(inode);
-	}
-	if (!end) {
-		end = fresh;
-		fresh = NULL;
-		ihold(inode);
-		hash_add(kevent_ends, &end->node, (unsigned long)inode);
-	}
-	end->users++;
-	spin_unlock(&kevent_ends_lock);
-	kfree(fresh);
-	t->lane = &end->lanes[kevent_naio_sends(t) ? KEVENT_LANE_SEND :
-						     KEVENT_LANE_RECV];
-	return 0;
+	spin_lock_irq(&t->lane->lock);
+	t->held = true;
+	spin_unlock_irq(&t->lane->lock);
+	kevent_lane_await(t);
 }
 
 /**
- * kevent_end_put - the opposite; may sleep
- * @t:		the transfer, off its lane
+ * kevent_lane_let_go - the opposite
+ * @t:		the transfer; the caller looks at the socket afterwards
  */
-void kevent_end_put(struct kevent_naio *t)
+void kevent_lane_let_go(struct kevent_naio *t)
 {
-	struct kevent_end *end = t->lane->end;
-	unsigned int i;
-	bool last;
-
-	spin_lock(&kevent_ends_lock);
-	last = !--end->users;
-	if (last)
-		hash_del(&end->node);
-	spin_unlock(&kevent_ends_lock);
-	t->lane = NULL;
-	if (!last)
-		return;
-	if (end->hooked)
-		remove_wait_queue(&SOCKET_I(end->inode)->wq.wait, &end->wait);
-	for (i = 0; i < KEVENT_LANES; i++)
-		cancel_work_sync(&end->lanes[i].work);
-	iput(end->inode);
-	kfree(end);
+	spin_lock_irq(&t->lane->lock);
+	t->held = false;
+	spin_unlock_irq(&t->lane->lock);
 }
 
 /**
- * kevent_end_hook - have the socket call, if it does not yet
- * @end:	the socket, whose file is held by the caller
+ * kevent_lane_init - a new lane, without transfers
+ * @lane:	zeroed
+ * @end:	the socket it is of
  */
-void kevent_end_hook(struct kevent_end *end)
+void kevent_lane_init(struct kevent_lane *lane, struct kevent_end *end)
 {
-	wait_queue_head_t *head = &SOCKET_I(end->inode)->wq.wait;
+	lane->end = end;
+	spin_lock_init(&lane->lock);
+	INIT_LIST_HEAD(&lane->queue);
+	INIT_LIST_HEAD(&lane->called_node);
+	INIT_WORK(&lane->work, kevent_lane_work);
+}
 
-	spin_lock_irq(&head->lock);
-	if (!end->hooked) {
-		end->hooked = true;
-		__add_wait_queue(head, &end->wait);
-	}
-	spin_unlock_irq(&head->lock);
-	/* who wakes changes the socket first and looks for us then */
-	smp_mb();
+/**
+ * kevent_lane_exit - the opposite; may sleep
+ * @lane:	without transfers, and nobody kicks it any more
+ */
+void kevent_lane_exit(struct kevent_lane *lane)
+{
+	spin_lock_irq(&kevent_called_lock);
+	list_del_init(&lane->called_node);
+	spin_unlock_irq(&kevent_called_lock);
+	cancel_work_sync(&lane->work);
+}
+
+/**
+ * kevent_lanes_exit - at unload, when there is no lane left
+ */
+void kevent_lanes_exit(void)
+{
+	cancel_delayed_work_sync(&kevent_sweep_work);
 }
 
 /**

@@ -3,21 +3,26 @@
  * The caller's memory, held while the kernel may touch it though the caller is
  * elsewhere.
  *
- * Pages are charged as those that RDMA pins are: to the process, against its
- * RLIMIT_MEMLOCK, before the first of them is pinned.  /proc/PID/status shows
- * the sum as VmPin.  Whatever was pinned is unpinned by kevent_unpin(), which
- * forgets it, and nothing else does.
+ * Pages that stay pinned are charged as those that RDMA pins are: to the
+ * process, against its RLIMIT_MEMLOCK, before the first of them is pinned.
+ * /proc/PID/status shows the sum as VmPin.  Whatever was pinned is unpinned by
+ * kevent_unpin(), which forgets it, and nothing else does.
  */
 #include <linux/capability.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
+#include "compat.h"
 #include "naio.h"
 
 /* Pages that are looked up, or let go of, in one go. */
 #define KEVENT_PIN_BATCH	32
+
+/* Bytes of another process' memory: what the largest datagram has. */
+#define KEVENT_PIN_REMOTE	SZ_1M
 
 static bool kevent_pin_charge(struct kevent_pin *pin, unsigned long pages)
 {
@@ -36,6 +41,19 @@ static bool kevent_pin_charge(struct kevent_pin *pin, unsigned long pages)
 	return true;
 }
 
+/* Pages of another process, whose memory is held. */
+static int kevent_pin_others(struct mm_struct *mm, unsigned long start,
+			     unsigned long pages, struct page **page)
+{
+	int nr;
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	nr = kevent_pin_user_pages_remote(mm, start, pages, FOLL_WRITE, page);
+	mmap_read_unlock(mm);
+	return nr;
+}
+
 /* Pins up to a batch of pages from @start on: how many, or -errno. */
 static int kevent_pin_batch(struct kevent_pin *pin, unsigned long start,
 			    unsigned long pages)
@@ -46,8 +64,11 @@ static int kevent_pin_batch(struct kevent_pin *pin, unsigned long start,
 
 	if (fatal_signal_pending(current))
 		return -EINTR;
-	nr = pin_user_pages_fast(start, min_t(unsigned long, pages, ARRAY_SIZE(page)),
-				 flags, page);
+	pages = min_t(unsigned long, pages, ARRAY_SIZE(page));
+	if (pin->mm == current->mm)
+		nr = pin_user_pages_fast(start, pages, flags, page);
+	else
+		nr = kevent_pin_others(pin->mm, start, pages, page);
 	if (!nr)
 		return -EFAULT;
 	for (i = 0; i < nr; i++)
@@ -55,29 +76,22 @@ static int kevent_pin_batch(struct kevent_pin *pin, unsigned long start,
 	return nr;
 }
 
-/**
- * kevent_pin_user - pin memory of the current process
- * @pin:	zeroed; to be let go of by kevent_unpin() also after a failure
- * @start:	address
- * @length:	bytes, from 0 to KEVENT_NAIO_MAX
- * @write:	it will be written to
- * @iter:	made to go through that memory
- *
- * Return: 0 or -errno, where nothing is pinned
- */
-int kevent_pin_user(struct kevent_pin *pin, unsigned long start, size_t length,
-		    bool write, struct iov_iter *iter)
+static unsigned long kevent_pin_pages(unsigned long start, size_t length)
+{
+	return length ? DIV_ROUND_UP(offset_in_page(start) + length, PAGE_SIZE) :
+			0;
+}
+
+/* Pins it once @pin knows whose it is: 0 or -errno, where nothing is pinned. */
+static int kevent_pin_all(struct kevent_pin *pin, unsigned long start,
+			  size_t length, bool write, struct iov_iter *iter)
 {
 	unsigned int offset = offset_in_page(start);
-	unsigned long pages = DIV_ROUND_UP(offset + length, PAGE_SIZE);
+	unsigned long pages = kevent_pin_pages(start, length);
 	unsigned long first = start - offset;
 	int ret = -ENOMEM;
 
 	pin->dirty = write;
-	if (!length)
-		pages = 0;
-	if (!kevent_pin_charge(pin, pages))
-		return -ENOMEM;
 	pin->bvec = pin->inline_bvec;
 	if (pages > ARRAY_SIZE(pin->inline_bvec))
 		pin->bvec = kvmalloc_array(pages, sizeof(*pin->bvec), KEVENT_GFP);
@@ -98,6 +112,49 @@ int kevent_pin_user(struct kevent_pin *pin, unsigned long start, size_t length,
 
 unpin:
 	kevent_unpin(pin);
+	return ret;
+}
+
+/**
+ * kevent_pin_user - pin memory of the current process, for as long as it takes
+ * @pin:	zeroed; to be let go of by kevent_unpin() also after a failure
+ * @start:	address
+ * @length:	bytes, from 0 to KEVENT_NAIO_MAX
+ * @write:	it will be written to
+ * @iter:	made to go through that memory
+ *
+ * Return: 0 or -errno, where nothing is pinned
+ */
+int kevent_pin_user(struct kevent_pin *pin, unsigned long start, size_t length,
+		    bool write, struct iov_iter *iter)
+{
+	if (!kevent_pin_charge(pin, kevent_pin_pages(start, length)))
+		return -ENOMEM;
+	return kevent_pin_all(pin, start, length, write, iter);
+}
+
+/**
+ * kevent_pin_remote - pin memory of another process, to be written to at once
+ * @pin:	zeroed; to be let go of by kevent_unpin() also after a failure
+ * @mm:		the memory, held by the caller, though the process may have ended
+ * @start:	address
+ * @length:	bytes; no more than KEVENT_PIN_REMOTE of them are pinned
+ * @iter:	made to go through that memory
+ *
+ * Return: 0 or -errno, where nothing is pinned
+ */
+int kevent_pin_remote(struct kevent_pin *pin, struct mm_struct *mm,
+		      unsigned long start, size_t length, struct iov_iter *iter)
+{
+	int ret;
+
+	if (!mmget_not_zero(mm))
+		return -EFAULT;
+	mmgrab(mm);
+	pin->mm = mm;
+	ret = kevent_pin_all(pin, start, min_t(size_t, length, KEVENT_PIN_REMOTE),
+			     true, iter);
+	mmput(mm);
 	return ret;
 }
 

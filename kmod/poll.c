@@ -51,7 +51,6 @@ const struct kevent_ops kevent_poll_ops = {
 	.dequeue	= kevent_file_dequeue,
 	.release	= kevent_file_release,
 	.poll		= kevent_poll_poll,
-	.closed		= kevent_file_closed,
 	.gone		= kevent_file_gone,
 	.close		= kevent_file_close_name,
 };

@@ -32,7 +32,7 @@
  *	close bucket	a kevent's place in the table of watched closes, and
  *			its hooks into a file that it does not hold
  *	lane->lock	which transfers wait for a socket, and which is being
- *			moved; never held together with user->lock
+ *			moved
  *
  * The life of a kevent
  * --------------------

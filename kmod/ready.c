@@ -212,7 +212,7 @@ void kevent_closed(struct kevent *k, bool report)
 		kevent_wake_pollers(user, true);
 }
 
-static void kevent_claim_locked(struct kevent_item *item)
+static inline void kevent_claim_locked(struct kevent_item *item)
 {
 	struct kevent *k = item->kevent;
 
@@ -229,8 +229,8 @@ static void kevent_claim_locked(struct kevent_item *item)
  * caller's business any more, and was put on @orphans if that is for the
  * caller to free.
  */
-static bool kevent_unclaim_locked(struct kevent_item *item,
-				  struct list_head *orphans)
+static inline bool kevent_unclaim_locked(struct kevent_item *item,
+					 struct list_head *orphans)
 {
 	struct kevent *k = item->kevent;
 
@@ -396,11 +396,11 @@ static void kevent_stale_locked(struct kevent_item *item,
 }
 
 /* Asks the sources whose events are conditions; drops what does not hold. */
-static void kevent_check_batch(struct kevent_delivery *d)
+static void kevent_check_batch(struct kevent_delivery *d,
+			       struct list_head *orphans)
 {
 	struct kevent_user *user = d->user;
 	unsigned int i, kept = 0;
-	LIST_HEAD(orphans);
 
 	for (i = 0; i < d->nr; i++) {
 		struct kevent_event *event = &d->event[i];
@@ -411,7 +411,7 @@ static void kevent_check_batch(struct kevent_delivery *d)
 			if (!event->events) {
 				spin_lock_irq(&user->lock);
 				k->round = d->round;
-				kevent_stale_locked(d->item[i], &orphans);
+				kevent_stale_locked(d->item[i], orphans);
 				spin_unlock_irq(&user->lock);
 				continue;
 			}
@@ -424,7 +424,6 @@ static void kevent_check_batch(struct kevent_delivery *d)
 		kept++;
 	}
 	d->nr = kept;
-	kevent_free_orphans(&orphans);
 }
 
 /**
@@ -442,7 +441,7 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
 	LIST_HEAD(orphans);
 
 	max = min_t(unsigned int, max, KEVENT_DELIVERY_BATCH);
-	do {
+	for (;;) {
 		d->nr = 0;
 		spin_lock_irq(&user->lock);
 		if (!d->round)
@@ -458,13 +457,14 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
 		}
 		d->more = d->nr == max;
 		spin_unlock_irq(&user->lock);
-		kevent_free_orphans(&orphans);
-		INIT_LIST_HEAD(&orphans);
 		if (!d->nr)
-			return 0;
-		kevent_check_batch(d);
+			break;
+		kevent_check_batch(d, &orphans);
+		if (d->nr)
+			break;
 		cond_resched();
-	} while (!d->nr);
+	}
+	kevent_free_orphans(&orphans);
 	return d->nr;
 }
 
@@ -489,7 +489,7 @@ static void kevent_requeue_locked(struct kevent_delivery *d, struct kevent *k,
 	}
 	if (k->state & KEVENT_ASLEEP)
 		return;
-	if (!fresh && (k->ops->peek || (k->flags & KEVENT_EDGE)))
+	if (!fresh && (k->ops->consume || (k->flags & KEVENT_EDGE)))
 		return;
 	if (fresh)
 		d->again = true;
@@ -533,7 +533,9 @@ static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
 		return;
 	}
 	if (k->ops->consume) {
-		k->state &= ~KEVENT_AGAIN;
+		/* all that had happened was in the event */
+		if (k->ops->peek)
+			k->state &= ~KEVENT_AGAIN;
 		if (k->ops->consume(k, item, &d->event[i]))
 			k->state |= KEVENT_AGAIN;
 	}

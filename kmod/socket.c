@@ -223,7 +223,6 @@ const struct kevent_ops kevent_socket_ops = {
 	.dequeue	= kevent_file_dequeue,
 	.release	= kevent_file_release,
 	.poll		= kevent_socket_poll,
-	.closed		= kevent_file_closed,
 	.gone		= kevent_file_gone,
 	.close		= kevent_file_close_name,
 };

@@ -30,7 +30,8 @@ from pykevent.abi import (
 )
 from pykevent.errors import ChangesAppliedError
 from pykevent.events import Event, EventMask, parse_records
-from pykevent.queue import DEFAULT_DEVICE, Info, Queue
+from pykevent.opening import DEFAULT_DEVICE
+from pykevent.queue import Info, Queue
 from pykevent.queue import open as open  # not in __all__, where it would hide the built-in one
 from pykevent.requests import (
     Change,

@@ -44,11 +44,18 @@ _INVALID: dict[int, str] = {
     EventType.TIMER: ", or a clock that is none of the three, or a time beyond 2**63 ns",
 }
 _INVALID[EventType.PATH] = _INVALID[EventType.INODE]
-_INVALID[EventType.NAIO] = ", or neither RECV nor SEND, or an empty buffer to receive into"
+_INVALID[EventType.NAIO] = (
+    ", or not one of RECV, SEND and SENDFILE, or an empty buffer to receive into; a file to send "
+    "has to be a regular one, the part of it to end before 2**63, and prefix and suffix to be no "
+    "more than 16384 bytes together"
+)
 
 _NAIO_HINTS = {
+    errno.EBADF: "the socket is not open, or the file to send is not, or not for reading",
+    errno.EMFILE: "each file being sent is kept open, and the queues of this user keep as many "
+    "open as RLIMIT_NOFILE (ulimit -Hn) allows",
     errno.EOPNOTSUPP: "this type of event was left out when the module was built, or this kind of "
-    "socket is not supported: TCP and UDP are, and receiving from UNIX sockets",
+    "socket is not supported: TCP is, UDP but for files, and receiving from UNIX sockets",
     errno.ENOMEM: "buffers of transfers that wait are pinned, and RLIMIT_MEMLOCK (ulimit -l) says "
     "how much one process may pin",
     errno.EFAULT: "a buffer to receive into has to be writable, and may not be a file's shared "

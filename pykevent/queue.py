@@ -23,17 +23,13 @@ from pykevent.abi import (
     PollEvents,
     SocketEvents,
 )
-from pykevent.errors import (
-    ChangesAppliedError,
-    named_device_gone,
-    open_error,
-    request_error,
-    room_error,
-)
+from pykevent.errors import ChangesAppliedError, open_error, request_error, room_error
 from pykevent.events import Event, parse_records
 from pykevent.handle import Handle
 from pykevent.mounts import is_simulated
+from pykevent.opening import open_device
 from pykevent.requests import (
+    BytesLike,
     Change,
     FileLike,
     Request,
@@ -41,11 +37,10 @@ from pykevent.requests import (
     descriptor_of,
     naio_event,
     removal,
+    sendfile_argument,
 )
 from pykevent.timeouts import Deadline, make_deadline, no_wait
 from pykevent.transfers import Exported, Transfer, Transfers
-
-DEFAULT_DEVICE = "/dev/kevent"
 
 _RESULT = struct.Struct("=i")
 _REQUEST_RESULT: int = abi.kevent_request.result.offset
@@ -99,7 +94,7 @@ class Queue:
         FileNotFoundError, PermissionError or another OSError with a sentence about what to do.
         """
         mode = os.O_RDWR | os.O_CLOEXEC | (os.O_NONBLOCK if nonblocking else 0)
-        fd, name = _open(device, mode)
+        fd, name = open_device(device, mode)
         self._handle = Handle(fd)
         self._transfers = Transfers()
         self._simulated: bool | None = None
@@ -306,8 +301,21 @@ class Queue:
 
     # Transfers
 
+    def recv(
+        self, fileobj: FileLike, length: int, *, waitall: bool = False, cookie: int = 0
+    ) -> Transfer:
+        """As `recv_into` with a buffer of its own; `Transfer.received` is what came."""
+        return self.recv_into(fileobj, bytearray(length), waitall=waitall, cookie=cookie)
+
     def recv_into(
-        self, fileobj: FileLike, buffer: Any, *, waitall: bool = False, cookie: int = 0
+        self,
+        fileobj: FileLike,
+        buffer: Any,
+        *,
+        waitall: bool = False,
+        multishot: bool = False,
+        dispatch: bool = False,
+        cookie: int = 0,
     ) -> Transfer:
         """Have the kernel receive from a socket into a buffer; ioctl ADD.
 
@@ -315,11 +323,22 @@ class Queue:
         as many as the buffer holds unless the stream ends before.  Of a datagram what does not fit
         is lost, and said to be.  Transfers of one socket end in the order they were asked for.
 
+        `multishot`: again and again.  Each wait that returns an event of it has put what the event
+        tells of into the buffer, at its beginning; `done` is true after the last one, which is that
+        of the end of the stream, of an error or of the close.  With `dispatch` there is none
+        after an event until `Transfer.resume`, so that a thread may take its time over the bytes.
+
         The buffer cannot be resized or freed until then.  Raises BufferError where it cannot be
         written to; OSError with ENOMEM past RLIMIT_MEMLOCK, EINVAL for an empty buffer, EOPNOTSUPP
         for a kind of socket that is not supported, otherwise as `add`.
         """
-        flags = Flags.WAITALL if waitall else Flags(0)
+        flags = Flags(0)
+        for wanted, flag in (
+            (waitall, Flags.WAITALL),
+            (multishot, Flags.MULTISHOT),
+            (dispatch, Flags.DISPATCH),
+        ):
+            flags |= flag if wanted else Flags(0)
         exported = Exported(buffer, writable=True)
         return self._transfer(NaioEvents.RECV, fileobj, exported, flags, cookie)
 
@@ -331,6 +350,34 @@ class Queue:
         """
         exported = Exported(data, writable=False)
         return self._transfer(NaioEvents.SEND, fileobj, exported, Flags(0), cookie)
+
+    def sendfile(
+        self,
+        fileobj: FileLike,
+        file: FileLike,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        prefix: BytesLike = b"",
+        suffix: BytesLike = b"",
+        cookie: int = 0,
+    ) -> Transfer:
+        """Have the kernel send `length` bytes of a file by a socket, from `offset` on; ioctl ADD.
+
+        None sends all up to the end of the file.  The bytes of `prefix` go before those of the
+        file, those of `suffix` after them.  A file that ends before `length` bytes ends the
+        transfer, without the suffix; `moved`, which counts all that was sent, says so.  Neither
+        position nor descriptor of the file is needed any more when this returns.
+
+        Raises OSError with EBADF for a file that is not open for reading, EINVAL for one that is
+        not regular, EMFILE where too many are being sent, otherwise as `recv_into`.
+        """
+        argument = sendfile_argument(file, offset, length, prefix, suffix)
+        exported = Exported(argument, writable=False)
+        try:
+            return self._transfer(NaioEvents.SENDFILE, fileobj, exported, Flags(0), cookie)
+        finally:
+            exported.release()
 
     # Waiting
 
@@ -407,12 +454,16 @@ class Queue:
     def _transfer(
         self, kind: NaioEvents, fileobj: FileLike, exported: Exported, flags: Flags, cookie: int
     ) -> Transfer:
-        def submit(ident: int) -> None:
-            self.add(
-                naio_event(ident, kind, fileobj, exported.address, exported.length, flags, cookie)
-            )
+        def request(ident: int) -> Request:
+            address, length = exported.address, exported.length
+            return naio_event(ident, kind, fileobj, address, length, flags, cookie)
 
-        return self._transfers.add(exported, self._cancel, submit)
+        return self._transfers.add(
+            exported,
+            self._cancel,
+            lambda ident: self.modify(request(ident)),
+            lambda ident: self.add(request(ident)),
+        )
 
     def _cancel(self, transfer: Transfer) -> bool:
         """Remove a transfer; False where its event is on its way, or was delivered."""
@@ -550,29 +601,6 @@ def open(device: str | os.PathLike[str] | None = None, *, nonblocking: bool = Fa
     PermissionError, or another OSError, with a sentence about what to do.  See `Queue` for more.
     """
     return Queue(device, nonblocking=nonblocking)
-
-
-def _open(device: str | os.PathLike[str] | None, mode: int) -> tuple[int, str]:
-    """Open the device that is meant; its descriptor and its name."""
-    by_variable = os.environ.get("KEVENT_DEVICE")
-    name = os.fspath(device or by_variable or DEFAULT_DEVICE)
-    try:
-        return os.open(name, mode), name
-    except OSError as error:
-        number = error.errno or errno.EIO
-    if number != errno.ENOENT or device:
-        raise open_error(number, name)
-    if by_variable:
-        raise open_error(number, name, after=named_device_gone(name))
-    if not autostart.wanted():
-        said = f"{autostart.VARIABLE}={os.environ[autostart.VARIABLE]}"
-        raise open_error(number, name, after=f"{said} forbids a simulator: unset it to have one")
-    try:
-        return autostart.open_device(mode)
-    except autostart.CannotStartError as error:
-        raise open_error(number, name, before=f"the simulator cannot be started: {error}") from None
-    except OSError as error:
-        raise open_error(error.errno or errno.EIO, str(error.filename or name)) from None
 
 
 def _kind_of(fileobj: FileLike) -> EventType:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from pykevent.abi import (
     REQUEST,
+    SENDFILE,
+    SENDFILE_ALL,
     EventType,
     Flags,
     InodeEvents,
@@ -31,6 +33,9 @@ class HasFileno(Protocol):
 
 FileLike = int | HasFileno
 """A descriptor's number, or an object that has one."""
+
+BytesLike = bytes | bytearray | memoryview
+"""Bytes to be read at once."""
 
 _DESCRIPTORS = frozenset((EventType.SOCKET, EventType.POLL, EventType.INODE))
 
@@ -219,6 +224,30 @@ def naio_event(
 
     The memory has to stay what it is until the event has arrived or the kevent was removed;
     `Queue.recv_into` and `Queue.send` see to that.  `Flags.WAITALL`: all of it, not any part.
+    For SENDFILE it holds what `sendfile_argument` makes, and is looked at by the call alone.
     """
     params = (address, length, descriptor_of(fileobj))
     return Request(EventType.NAIO, ident, events, flags, cookie, params)
+
+
+def sendfile_argument(
+    file: FileLike,
+    offset: int,
+    length: int | None,
+    prefix: BytesLike = b"",
+    suffix: BytesLike = b"",
+) -> bytes:
+    """What the address of a NAIO SENDFILE has to lead to: ``struct kevent_sendfile`` and its bytes.
+
+    `length` None: all up to the end of the file.
+    """
+    prefix, suffix = bytes(memoryview(prefix)), bytes(memoryview(suffix))
+    header = SENDFILE.pack(
+        check_range(offset, 64, "offset"),
+        SENDFILE_ALL if length is None else check_range(length, 63, "length"),
+        check_range(descriptor_of(file), 31, "file"),
+        0,
+        len(prefix),
+        len(suffix),
+    )
+    return header + prefix + suffix

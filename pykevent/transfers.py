@@ -55,6 +55,7 @@ class Exported:
 
     def __init__(self, source: Any, *, writable: bool) -> None:
         """BufferError where it is not contiguous, or read-only; TypeError if it has no memory."""
+        self.source = source
         self._view: _Buffer | None = None
         view = _Buffer()
         _obtain(source, ctypes.byref(view), _WRITABLE if writable else _SIMPLE)
@@ -73,16 +74,23 @@ class Exported:
 
 
 class Transfer:
-    """One transfer of a queue, from `Queue.recv_into` or `Queue.send`.
+    """One transfer of a queue, from `Queue.recv_into`, `Queue.send` or `Queue.sendfile`.
 
     Its end is an event of the queue with this `ident`, which has the cookie and all that is to be
-    known; once a wait of this queue object has returned that, it is known here too.
+    known; once a wait of this queue object has returned that, it is known here too.  A multishot
+    has many events, and here stands what the latest one said.
     """
 
-    def __init__(self, ident: int, exported: Exported, cancel: Callable[[Transfer], bool]) -> None:
+    def __init__(
+        self,
+        ident: int,
+        exported: Exported,
+        cancel: Callable[[Transfer], bool],
+        resume: Callable[[int], None],
+    ) -> None:
         self.ident = ident
         self.moved = 0
-        """Bytes, once `done`."""
+        """Bytes, once `done`; of a multishot those that the latest event told of."""
         self.error = 0
         """An errno once `done`, or 0; ECANCELED if it was cancelled or the socket was closed."""
         self.truncated = False
@@ -91,6 +99,7 @@ class Transfer:
         """Whether the socket was closed."""
         self._exported = exported
         self._cancel = cancel
+        self._resume = resume
         self._done = False
 
     def __repr__(self) -> str:
@@ -111,6 +120,18 @@ class Transfer:
         """
         return self._cancel(self)
 
+    @property
+    def received(self) -> bytes:
+        """The first `moved` bytes of the buffer: what came, where it is a receive."""
+        return bytes(memoryview(self._exported.source).cast("B")[: self.moved])
+
+    def resume(self) -> None:
+        """Let a multishot with `dispatch` have its next event; ioctl MODIFY.
+
+        Raises FileNotFoundError if it has ended, OSError with EOPNOTSUPP if it is no multishot.
+        """
+        self._resume(self.ident)
+
     def result(self) -> int:
         """The bytes moved.  OSError with its errno if it failed, ValueError if it has not ended."""
         if not self._done:
@@ -120,13 +141,20 @@ class Transfer:
         return self.moved
 
     def settle(
-        self, moved: int, error: int, *, truncated: bool = False, broken: bool = False
+        self,
+        moved: int,
+        error: int,
+        *,
+        truncated: bool = False,
+        broken: bool = False,
+        last: bool = True,
     ) -> None:
-        """It has ended like that; the buffer is its owner's again."""
+        """It has come to that; with the `last` event the buffer is its owner's again."""
         self.moved, self.error = moved, error
         self.truncated, self.broken = truncated, broken
-        self._done = True
-        self._exported.release()
+        if last:
+            self._done = True
+            self._exported.release()
 
 
 class Transfers:
@@ -144,6 +172,7 @@ class Transfers:
         self,
         exported: Exported,
         cancel: Callable[[Transfer], bool],
+        resume: Callable[[int], None],
         submit: Callable[[int], None],
     ) -> Transfer:
         """Have a transfer submitted under a number of its own."""
@@ -151,7 +180,7 @@ class Transfers:
             while True:
                 self._next = (self._next + 1) % 2**63
                 ident = 2**63 + self._next
-                transfer = self._all[ident] = Transfer(ident, exported, cancel)
+                transfer = self._all[ident] = Transfer(ident, exported, cancel, resume)
                 try:
                     submit(ident)
                     return transfer
@@ -177,14 +206,19 @@ class Transfers:
     def delivered(self, event: Event) -> None:
         """An event of a transfer has arrived, perhaps of none of these."""
         with self.lock:
-            transfer = self._all.pop(event.ident, None)
-            if transfer is not None:
-                transfer.settle(
-                    event.data,
-                    event.error,
-                    truncated=event.truncated,
-                    broken=bool(event.flags & EventFlags.BROKEN),
-                )
+            transfer = self._all.get(event.ident)
+            if transfer is None:
+                return
+            last = bool(event.flags & EventFlags.LAST)
+            if last:
+                del self._all[event.ident]
+            transfer.settle(
+                event.data,
+                event.error,
+                truncated=event.truncated,
+                broken=bool(event.flags & EventFlags.BROKEN),
+                last=last,
+            )
 
     def forked(self) -> None:
         """In a forked child: they are the parent's."""

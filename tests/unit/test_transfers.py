@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import os
+from collections.abc import Callable
 
 import pytest
 from fake_device import FakeDevice
@@ -144,6 +146,67 @@ def test_a_refused_request_holds_nothing(device: FakeDevice, queue: Queue) -> No
         queue.recv_into(5, buffer)
     assert caught.value.errno == errno.EOPNOTSUPP
     assert not held(buffer)
+
+
+@pytest.fixture
+def read(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the requests that follow have led the device to, when they were made."""
+    seen: list[bytes] = []
+    apply: Callable[[int, tuple[int, ...]], int] = device._apply
+
+    def look(op: int, fields: tuple[int, ...]) -> int:
+        if op == abi.Op.ADD:
+            seen.append(ctypes.string_at(fields[7], fields[8]))
+        return apply(op, fields)
+
+    monkeypatch.setattr(device, "_apply", look)
+    return seen
+
+
+def test_a_sendfile_names_the_file_and_what_goes_round_it(
+    device: FakeDevice, queue: Queue, read: list[bytes]
+) -> None:
+    transfer = queue.sendfile(5, 7, 10, 20, prefix=b"head", suffix=b"tail!", cookie=9)
+    (kevent,) = device.kevents.values()
+    assert (kevent.ident, kevent.cookie) == (transfer.ident, 9)
+    assert (kevent.events, kevent.flags) == (NaioEvents.SENDFILE, 0)
+    assert kevent.param[1:] == [abi.SENDFILE.size + 9, 5]
+    assert read == [abi.SENDFILE.pack(10, 20, 7, 0, 4, 5) + b"headtail!"]
+
+
+def test_a_sendfile_without_a_length_is_all_of_the_file(queue: Queue, read: list[bytes]) -> None:
+    queue.sendfile(5, 7)
+    assert read == [abi.SENDFILE.pack(0, abi.SENDFILE_ALL, 7, 0, 0, 0)]
+
+
+def test_a_sendfile_holds_nothing_after_the_call(device: FakeDevice, queue: Queue) -> None:
+    prefix = bytearray(b"head")
+    transfer = queue.sendfile(5, 7, prefix=prefix)
+    assert not held(prefix)
+    assert not transfer.done
+    end(device, transfer.ident, 24)
+    queue.wait(0)
+    assert transfer.result() == 24
+    device.features &= ~abi.Feature.NAIO
+    with pytest.raises(OSError, match="not supported"):
+        queue.sendfile(5, 7, prefix=prefix)
+    assert not held(prefix)
+
+
+def test_a_sendfile_can_be_cancelled(device: FakeDevice, queue: Queue) -> None:
+    transfer = queue.sendfile(5, 7)
+    device.moved = (4, errno.ECANCELED)
+    assert transfer.cancel()
+    assert (transfer.moved, transfer.error) == (4, errno.ECANCELED)
+
+
+def test_a_part_of_a_file_is_told_by_numbers_from_0_on(device: FakeDevice, queue: Queue) -> None:
+    for offset, length, file in ((-1, 1, 7), (0, -1, 7), (0, 2**63, 7), (0, 1, -1), (0, 1, 2**31)):
+        with pytest.raises(ValueError, match=r"not|no descriptor"):
+            queue.sendfile(5, file, offset, length)
+    with pytest.raises(TypeError):
+        queue.sendfile(5, 7, prefix="text")  # type: ignore[arg-type]
+    assert device.kevents == {}
 
 
 def test_what_cannot_be_written_to_is_not_received_into(queue: Queue) -> None:

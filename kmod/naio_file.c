@@ -1,0 +1,836 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * From a file to a socket: what a SENDFILE reads, and how that never waits.
+ *
+ * Whoever moves a transfer must not sleep for a file: it may be the caller
+ * itself, in ADD or in WAIT, and REMOVE and the close of a queue wait for it.  So
+ * a step does not read.  It looks for the next pages in the page cache, and gives
+ * those that are there and up to date to the socket, by reference.  No splice,
+ * which would read what has been evicted since, and take what locks a file system
+ * likes to take.
+ *
+ * What is not there is left to the reader's work.  That reads, in the name of who
+ * asked for the transfer, and starts the lane again when it is done.  It may read
+ * for ever, from a server that does not answer: nobody waits for it.  The
+ * transfer that ends detaches itself under kevent_readers_lock, and whoever has
+ * the last reference lets go of the file.  The reader works in one of two ways:
+ *
+ *	fill	the pages become resident, and those that follow are on their
+ *		way.  It is started early where there is time for that: when half
+ *		of what was there before has been sent
+ *	copy	into pages of its own, which go to the socket then.  For what
+ *		cannot be seen in the page cache: holes of tmpfs, DAX, or what was
+ *		evicted at once; and for all file systems that have more to say to
+ *		a read than their page cache has, as those of a network, in user
+ *		space, or on top of others
+ *
+ *	kevent_readers_lock	who reads and who waits for that; the transfer of
+ *				a reader; taken above the lane's lock
+ *
+ * While @reading is true the rest of a request belongs to the work, else to who
+ * made the transfer its lane's current one.
+ */
+#include <linux/cred.h>
+#include <linux/fadvise.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/fsnotify.h>
+#include <linux/magic.h>
+#include <linux/memcontrol.h>
+#include <linux/module.h>
+#include <linux/mount.h>
+#include <linux/net.h>
+#include <linux/pagemap.h>
+#include <linux/sched/mm.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/swap.h>
+#include <linux/uaccess.h>
+
+#include "compat.h"
+#include "naio.h"
+
+/* Bytes that one step moves. */
+#define KEVENT_READER_STEP	SZ_256K
+
+/* Bytes that are made resident in one go, and that as many follow. */
+#define KEVENT_READER_FILL	SZ_128K
+
+/* Pages that are copied in one go. */
+#define KEVENT_READER_PAGES	16
+
+/* Readers of one user that read at once: who has a server hang keeps no more. */
+#define KEVENT_READERS		16
+
+static DEFINE_SPINLOCK(kevent_readers_lock);
+static struct workqueue_struct *kevent_readers;
+
+/**
+ * struct kevent_copy - pages of a reader's own
+ * @at:		where in the file it begins
+ * @length:	bytes that were read
+ * @sent:	bytes of these
+ * @nr:		how many pages there are
+ * @page:	these
+ */
+struct kevent_copy {
+	loff_t at;
+	size_t length;
+	size_t sent;
+	unsigned int nr;
+	struct page *page[KEVENT_READER_PAGES];
+};
+
+/**
+ * struct kevent_reader - the file of a transfer
+ * @refs:	of the transfer, and of the work
+ * @transfer:	whose it is; NULL once that has ended
+ * @node:	among those of the user that wait for a reader's place
+ * @work:	reads
+ * @file:	held
+ * @cred:	who asked for the transfer
+ * @memcg:	who pays for pages
+ * @account:	who pays for the file, and has the places
+ * @reading:	the work is to be done, or under way
+ * @from:	where it begins; this and the following are @reading's, see above
+ * @to:		how far it came
+ * @copying:	it is to copy
+ * @error:	why it went no further: -errno, or 0
+ * @copy:	what it has copied, or NULL
+ * @eof:	the file ended where the copy did
+ * @pos:	bytes of the file up to here were sent; this and the following are
+ *		the transfer's
+ * @end:	bytes of the file are sent up to here
+ * @ahead:	nothing is to be done yet to have the file resident up to here
+ * @all:	@end is the end of the file
+ * @cached:	the page cache is all there is to the file's contents
+ * @fills:	and reading makes them resident
+ * @asks:	the first byte has to be read
+ * @seen:	bytes were sent that were not read
+ * @over:	no more of the file will be sent
+ * @prefix:	bytes before the file
+ * @suffix:	bytes after it
+ * @said:	how many of these were sent
+ * @bytes:	these
+ */
+struct kevent_reader {
+	refcount_t refs;
+	struct kevent_naio *transfer;
+	struct list_head node;
+	struct work_struct work;
+	struct file *file;
+	const struct cred *cred;
+	struct mem_cgroup *memcg;
+	struct kevent_account *account;
+	bool reading;
+
+	loff_t from;
+	loff_t to;
+	bool copying;
+	int error;
+	struct kevent_copy *copy;
+	bool eof;
+
+	loff_t pos;
+	loff_t end;
+	loff_t ahead;
+	bool all;
+	bool cached;
+	bool fills;
+	bool asks;
+	bool seen;
+	bool over;
+	u32 prefix;
+	u32 suffix;
+	u32 said;
+	u8 bytes[];
+};
+
+static void kevent_copy_free(struct kevent_reader *r)
+{
+	unsigned int i;
+
+	if (!r->copy)
+		return;
+	/* the socket has references of its own */
+	for (i = 0; i < r->copy->nr; i++)
+		put_page(r->copy->page[i]);
+	kfree(r->copy);
+	r->copy = NULL;
+}
+
+static void kevent_reader_put(struct kevent_reader *r)
+{
+	if (!refcount_dec_and_test(&r->refs))
+		return;
+	kevent_copy_free(r);
+	fput(r->file);
+	kevent_uncharge_pin(r->account);
+	mem_cgroup_put(r->memcg);
+	put_cred(r->cred);
+	kvfree(r);
+}
+
+/* Whether the work is to be done, or under way. */
+static bool kevent_reader_reads(const struct kevent_reader *r)
+{
+	/* if not, what it has done is seen: pairs with its end */
+	return smp_load_acquire(&r->reading);
+}
+
+/* A hint: whether a page of the file is there. */
+static bool kevent_reader_has(const struct kevent_reader *r, loff_t pos)
+{
+	/* it may be freed at any time, but a struct page remains one */
+	struct folio *folio = xa_load(&r->file->f_mapping->i_pages,
+				      pos >> PAGE_SHIFT);
+
+	return folio && !xa_is_value(folio) && folio_test_uptodate(folio);
+}
+
+/* The work, or a part of it */
+
+static ssize_t kevent_reader_touch(struct kevent_reader *r, loff_t pos)
+{
+	struct iov_iter iter;
+	struct kvec vec;
+	u8 byte;
+
+	vec.iov_base = &byte;
+	vec.iov_len = sizeof(byte);
+	iov_iter_kvec(&iter, ITER_DEST, &vec, 1, sizeof(byte));
+	return vfs_iter_read(r->file, &iter, &pos, 0);
+}
+
+/* Not what makes a transfer wait: nobody would call. */
+static int kevent_reader_error(ssize_t ret)
+{
+	if (ret == -EAGAIN || ret == -EINTR || ret <= -ERESTARTSYS)
+		return -EIO;
+	return ret;
+}
+
+static void kevent_reader_fill(struct kevent_reader *r)
+{
+	loff_t size = min(i_size_read(file_inode(r->file)), r->end);
+	loff_t end = min(r->from + KEVENT_READER_FILL, size);
+	loff_t ahead = min_t(loff_t, size - r->from, 2 * KEVENT_READER_FILL);
+	loff_t pos = r->from;
+
+	if (ahead > 0)
+		vfs_fadvise(r->file, r->from, ahead, POSIX_FADV_WILLNEED);
+	do {
+		size_t step = PAGE_SIZE - offset_in_page(pos);
+		ssize_t ret = 1;
+
+		if (pos == r->from || !kevent_reader_has(r, pos))
+			ret = kevent_reader_touch(r, pos);
+		r->to = pos;
+		if (ret < 0) {
+			r->error = kevent_reader_error(ret);
+			break;
+		}
+		/* a file may end where the numbers do */
+		r->to++;
+		if (end - pos <= step)
+			break;
+		pos += step;
+		cond_resched();
+	} while (READ_ONCE(r->transfer));
+}
+
+/* How many bytes are to be copied: to read the end of the file takes one more. */
+static size_t kevent_copy_room(const struct kevent_reader *r)
+{
+	loff_t left = i_size_read(file_inode(r->file)) - r->from;
+	loff_t room = r->end - r->from;
+
+	room = min_t(loff_t, room, KEVENT_READER_PAGES * PAGE_SIZE);
+	/* where there is no size there may be contents */
+	return left > 0 && left < room ? left + 1 : room;
+}
+
+static int kevent_copy_read(struct kevent_reader *r, size_t room)
+{
+	struct bio_vec bvec[KEVENT_READER_PAGES];
+	struct kevent_copy *copy = r->copy;
+	loff_t pos = r->from;
+	struct iov_iter iter;
+	ssize_t ret;
+
+	while (copy->nr < DIV_ROUND_UP(room, PAGE_SIZE)) {
+		struct page *page = alloc_page(KEVENT_GFP);
+
+		if (!page)
+			return -ENOMEM;
+		bvec_set_page(&bvec[copy->nr], page, PAGE_SIZE, 0);
+		copy->page[copy->nr++] = page;
+	}
+	iov_iter_bvec(&iter, ITER_DEST, bvec, copy->nr, room);
+	do {
+		ret = vfs_iter_read(r->file, &iter, &pos, 0);
+		if (ret < 0)
+			return copy->length ? 0 : ret;
+		r->eof = !ret;
+		copy->length += ret;
+	} while (ret && iov_iter_count(&iter) && READ_ONCE(r->transfer));
+	return 0;
+}
+
+static void kevent_reader_copy(struct kevent_reader *r)
+{
+	int ret = -ENOMEM;
+
+	r->copy = kzalloc(sizeof(*r->copy), KEVENT_GFP);
+	if (r->copy) {
+		r->copy->at = r->from;
+		ret = kevent_copy_read(r, kevent_copy_room(r));
+	}
+	if (ret < 0)
+		r->error = kevent_reader_error(ret);
+}
+
+/*
+ * The work is done, or nobody wants it any more: its place is the next one's.
+ * The lock is held.
+ */
+static void kevent_reader_pass_on_locked(struct kevent_account *account)
+{
+	struct kevent_reader *next;
+
+	next = list_first_entry_or_null(&account->readers_wait,
+					struct kevent_reader, node);
+	if (!next) {
+		account->readers--;
+		return;
+	}
+	list_del_init(&next->node);
+	queue_work(kevent_readers, &next->work);
+}
+
+/* What a reader was given to read.  Its queue may be gone. */
+static void kevent_reader_let_go(struct kevent_reader *r)
+{
+	struct kevent_account *account = r->account;
+
+	kevent_reader_put(r);
+	kevent_account_put(account);
+	module_put(THIS_MODULE);
+}
+
+static void kevent_reader_work(struct work_struct *work)
+{
+	struct kevent_reader *r = container_of(work, struct kevent_reader, work);
+	struct mem_cgroup *memcg = set_active_memcg(r->memcg);
+	const struct cred *cred = override_creds(r->cred);
+
+	if (!READ_ONCE(r->transfer))
+		r->error = -ECANCELED;
+	else if (r->copying)
+		kevent_reader_copy(r);
+	else
+		kevent_reader_fill(r);
+	revert_creds(cred);
+	set_active_memcg(memcg);
+
+	spin_lock(&kevent_readers_lock);
+	/* what was read is seen by who sees this */
+	smp_store_release(&r->reading, false);
+	if (r->transfer)
+		kevent_lane_kick(r->transfer->lane);
+	kevent_reader_pass_on_locked(r->account);
+	spin_unlock(&kevent_readers_lock);
+	kevent_reader_let_go(r);
+}
+
+/* Has the file read from @from on. */
+static void kevent_reader_start(struct kevent_reader *r, loff_t from, bool copy)
+{
+	struct kevent_account *account = r->account;
+
+	kevent_copy_free(r);
+	r->from = from;
+	r->to = from;
+	r->error = 0;
+	r->eof = false;
+	r->copying = copy;
+	refcount_inc(&r->refs);
+	kevent_account_hold(account);
+	/* a file that nobody can read keeps the module in use, and no more */
+	__module_get(THIS_MODULE);
+	spin_lock(&kevent_readers_lock);
+	WRITE_ONCE(r->reading, true);
+	if (account->readers < KEVENT_READERS) {
+		account->readers++;
+		queue_work(kevent_readers, &r->work);
+	} else {
+		list_add_tail(&r->node, &account->readers_wait);
+	}
+	spin_unlock(&kevent_readers_lock);
+}
+
+/* The step */
+
+/* Whether there is to be something after what is sent of the file up to @pos. */
+static bool kevent_reader_more(const struct kevent_reader *r, loff_t pos)
+{
+	loff_t size = i_size_read(file_inode(r->file));
+
+	return pos < min(r->end, size) ||
+	       (r->suffix && (r->all || r->end <= size));
+}
+
+static ssize_t kevent_reader_say(struct kevent_reader *r, struct socket *sock,
+				 size_t length, bool more)
+{
+	struct kvec vec = {
+		.iov_base = r->bytes + r->said,
+		.iov_len = length,
+	};
+	struct msghdr msg = {
+		.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL |
+			     (more ? MSG_MORE : 0),
+	};
+	ssize_t ret = kernel_sendmsg(sock, &msg, &vec, 1, length);
+
+	if (ret > 0)
+		r->said += ret;
+	return ret;
+}
+
+/* Sends @length bytes of pages, which begin at @r->pos. */
+static ssize_t kevent_reader_send(struct kevent_reader *r, struct socket *sock,
+				  struct bio_vec *bvec, unsigned int nr,
+				  size_t length)
+{
+	int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+	ssize_t ret;
+
+	if (kevent_reader_more(r, r->pos + length))
+		flags |= MSG_MORE;
+	ret = kevent_send_pages(sock, bvec, nr, length, flags);
+	if (ret > 0)
+		r->pos += ret;
+	return ret;
+}
+
+static ssize_t kevent_reader_send_copy(struct kevent_reader *r,
+				       struct socket *sock)
+{
+	struct bio_vec bvec[KEVENT_READER_PAGES];
+	struct kevent_copy *copy = r->copy;
+	size_t left = copy->length - copy->sent;
+	size_t at = copy->sent, room = left;
+	unsigned int nr = 0;
+	ssize_t ret;
+
+	while (room) {
+		unsigned int offset = offset_in_page(at);
+		size_t part = min(room, PAGE_SIZE - offset);
+
+		bvec_set_page(&bvec[nr++], copy->page[at / PAGE_SIZE], part,
+			      offset);
+		at += part;
+		room -= part;
+	}
+	ret = kevent_reader_send(r, sock, bvec, nr, left);
+	if (ret > 0)
+		copy->sent += ret;
+	if (copy->sent == copy->length)
+		kevent_copy_free(r);
+	return ret;
+}
+
+/* How many bytes from @r->pos on a batch has, in so many elements of @bvec. */
+static size_t kevent_reader_see(struct kevent_reader *r,
+				struct folio_batch *batch, struct bio_vec *bvec,
+				unsigned int *nr)
+{
+	struct address_space *mapping = r->file->f_mapping;
+	size_t length = 0;
+	unsigned int i;
+	loff_t left;
+
+	for (i = 0; i < folio_batch_count(batch); i++) {
+		struct folio *folio = batch->folios[i];
+		u64 offset = (u64)r->pos + length - folio_pos(folio);
+
+		if (offset >= folio_size(folio) || !folio_test_uptodate(folio) ||
+		    folio_contain_hwpoisoned_page(folio))
+			break;
+		folio_mark_accessed(folio);
+		if (mapping_writably_mapped(mapping))
+			flush_dcache_folio(folio);
+		bvec_set_page(&bvec[i], folio_page(folio, offset / PAGE_SIZE),
+			      folio_size(folio) - offset, offset % PAGE_SIZE);
+		length += folio_size(folio) - offset;
+	}
+	*nr = i;
+	/* none beyond the end that there was when they were up to date */
+	left = min(i_size_read(mapping->host), r->end) - r->pos;
+	return left > 0 ? min_t(u64, length, left) : 0;
+}
+
+/* Sends what the page cache has: bytes, 0 where that is nothing, or -errno. */
+static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
+					 struct socket *sock, loff_t size)
+{
+	pgoff_t index = r->pos >> PAGE_SHIFT;
+	struct folio_batch batch;
+	struct bio_vec bvec[ARRAY_SIZE(batch.folios)];
+	ssize_t ret = 0;
+	unsigned int i, nr;
+	size_t length;
+
+	folio_batch_init(&batch);
+	filemap_get_folios_contig(r->file->f_mapping, &index,
+				  (min(size, r->end) - 1) >> PAGE_SHIFT, &batch);
+	length = kevent_reader_see(r, &batch, bvec, &nr);
+	if (length)
+		ret = kevent_reader_send(r, sock, bvec, nr, length);
+	for (i = 0; i < folio_batch_count(&batch); i++)
+		folio_put(batch.folios[i]);
+	if (ret > 0)
+		r->seen = true;
+	return ret;
+}
+
+/* Has what comes next read in time. */
+static void kevent_reader_look_ahead(struct kevent_reader *r, loff_t size)
+{
+	size = min(size, r->end);
+	if (!r->fills || r->pos + KEVENT_READER_FILL / 2 < r->ahead)
+		return;
+	r->ahead = max(r->ahead, r->pos);
+	if (r->ahead >= size || kevent_reader_reads(r) || r->copy)
+		return;
+	if (!kevent_reader_has(r, r->ahead))
+		kevent_reader_start(r, r->ahead, false);
+	r->ahead += KEVENT_READER_FILL;
+}
+
+/* The file is to be read before anything of it is sent. */
+static ssize_t kevent_reader_ask(struct kevent_reader *r)
+{
+	if (kevent_reader_reads(r))
+		return -EAGAIN;
+	if (r->to > r->pos) {
+		r->asks = false;
+		return 0;
+	}
+	if (r->error)
+		return r->error;
+	kevent_reader_start(r, r->pos, false);
+	return -EAGAIN;
+}
+
+/* What is to be sent next is not there: -EAGAIN once it is to be read, or -errno. */
+static ssize_t kevent_reader_miss(struct kevent_reader *r)
+{
+	if (r->error && r->pos >> PAGE_SHIFT == r->to >> PAGE_SHIFT)
+		return r->error;
+	if (!r->fills ||
+	    (!r->copying && r->from <= r->pos && r->pos < r->to)) {
+		kevent_reader_start(r, r->pos, true);
+	} else {
+		r->ahead = r->pos + KEVENT_READER_FILL;
+		kevent_reader_start(r, r->pos, false);
+	}
+	return -EAGAIN;
+}
+
+/* Some bytes of the file: how many, 0 where there are no more, or -errno. */
+static ssize_t kevent_reader_move(struct kevent_reader *r, struct socket *sock)
+{
+	loff_t size;
+	ssize_t ret;
+
+	if (r->pos >= r->end)
+		return 0;
+	if (r->cached) {
+		size = i_size_read(file_inode(r->file));
+		if (r->pos >= size)
+			return 0;
+		ret = r->asks ? kevent_reader_ask(r) : 0;
+		if (ret)
+			return ret;
+		ret = kevent_reader_send_cached(r, sock, size);
+		if (ret > 0)
+			kevent_reader_look_ahead(r, size);
+		if (ret)
+			return ret;
+	}
+	if (kevent_reader_reads(r))
+		return -EAGAIN;
+	if (r->copy && r->copy->length)
+		return kevent_reader_send_copy(r, sock);
+	if (r->eof)
+		return 0;
+	return kevent_reader_miss(r);
+}
+
+/* Some bytes of what is to be sent, or as above. */
+static ssize_t kevent_reader_some(struct kevent_reader *r, struct socket *sock)
+{
+	ssize_t ret;
+
+	if (r->said < r->prefix)
+		return kevent_reader_say(r, sock, r->prefix - r->said,
+					 kevent_reader_more(r, r->pos));
+	if (!r->over) {
+		ret = kevent_reader_move(r, sock);
+		if (ret)
+			return ret;
+		r->over = true;
+		/* it ended too early for what was to follow */
+		if (!r->all && r->pos < r->end)
+			r->suffix = 0;
+	}
+	if (r->said == r->prefix + r->suffix)
+		return 0;
+	return kevent_reader_say(r, sock, r->prefix + r->suffix - r->said,
+				 false);
+}
+
+/**
+ * kevent_reader_step - move a part of a SENDFILE, without waiting
+ * @t:		the transfer, the current one of its lane
+ * @sock:	the socket, whose file is held by the caller
+ *
+ * Return: as kevent_naio_step()
+ */
+int kevent_reader_step(struct kevent_naio *t, struct socket *sock)
+{
+	size_t moved = 0;
+	ssize_t ret;
+
+	while (moved < KEVENT_READER_STEP) {
+		ret = kevent_reader_some(t->reader, sock);
+		if (!ret)
+			return 1;
+		if (ret == -EAGAIN || ret == -EINTR || ret == -ERESTARTSYS)
+			return -EAGAIN;
+		if (ret < 0) {
+			t->error = -ret;
+			return 1;
+		}
+		moved += ret;
+		t->moved += ret;
+	}
+	return 0;
+}
+
+/* Coming and going */
+
+/* Whether a first read has to find out that the file was accessed. */
+static bool kevent_reader_dates(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+	struct timespec64 atime, mtime, ctime;
+	int flags = file->f_path.mnt->mnt_flags;
+
+	if ((file->f_flags & O_NOATIME) || (inode->i_flags & S_NOATIME) ||
+	    IS_NOATIME(inode) || (flags & (MNT_NOATIME | MNT_READONLY)))
+		return false;
+	if (!(flags & MNT_RELATIME))
+		return true;
+	atime = inode_get_atime(inode);
+	mtime = inode_get_mtime(inode);
+	ctime = inode_get_ctime(inode);
+	return timespec64_compare(&mtime, &atime) >= 0 ||
+	       timespec64_compare(&ctime, &atime) >= 0 ||
+	       ktime_get_real_seconds() - atime.tv_sec >= 24 * 60 * 60;
+}
+
+/* What the page cache can be trusted with. */
+static void kevent_reader_look(struct kevent_reader *r)
+{
+	struct inode *inode = file_inode(r->file);
+	struct super_block *sb = inode->i_sb;
+
+	if (r->file->f_mapping != inode->i_mapping || IS_DAX(inode) ||
+	    (r->file->f_flags & O_DIRECT))
+		return;
+	switch (sb->s_magic) {
+	case TMPFS_MAGIC:
+	case RAMFS_MAGIC:
+		r->cached = true;
+		break;
+	case FUSE_SUPER_MAGIC:
+		break;
+	default:
+		r->cached = sb->s_type->fs_flags & FS_REQUIRES_DEV;
+		r->fills = r->cached;
+	}
+}
+
+/* May the caller read it?  Where that is for others to say they are asked later. */
+static int kevent_reader_permit(struct kevent_reader *r)
+{
+	size_t count = min_t(loff_t, r->end - r->pos, MAX_RW_COUNT);
+	int ret;
+
+	r->asks = kevent_file_asks(r->file);
+	if (!r->asks) {
+		ret = rw_verify_area(READ, r->file, &r->pos, count);
+		if (ret)
+			return ret;
+	}
+	/* a file system on a device may have to wait for its journal */
+	if (r->fills && kevent_reader_dates(r->file))
+		r->asks = true;
+	else if (r->cached)
+		file_accessed(r->file);
+	return 0;
+}
+
+static int kevent_sendfile_get(struct kevent_sendfile *req,
+			       const void __user *address, size_t size)
+{
+	if (copy_from_user(req, address, sizeof(*req)))
+		return -EFAULT;
+	if (req->flags || (u64)req->prefix + req->suffix != size - sizeof(*req))
+		return -EINVAL;
+	if (req->offset > S64_MAX)
+		return -EINVAL;
+	if (req->length != KEVENT_SENDFILE_ALL &&
+	    req->length > S64_MAX - req->offset)
+		return -EINVAL;
+	return 0;
+}
+
+static int kevent_sendfile_file(const struct kevent_sendfile *req,
+				struct file **filep)
+{
+	struct file *file = req->file < 0 ? NULL : fget(req->file);
+	int ret = -EBADF;
+
+	if (!file)
+		return -EBADF;
+	if (!(file->f_mode & FMODE_READ))
+		goto put;
+	ret = -EINVAL;
+	if (!S_ISREG(file_inode(file)->i_mode) || !file->f_op->read_iter)
+		goto put;
+	*filep = file;
+	return 0;
+put:
+	fput(file);
+	return ret;
+}
+
+/**
+ * kevent_reader_check - refuse what no SENDFILE can mean
+ * @req:	the request
+ *
+ * Return: 0 or -EINVAL
+ */
+int kevent_reader_check(const struct kevent_request *req)
+{
+	size_t least = sizeof(struct kevent_sendfile);
+
+	if (req->param[1] < least ||
+	    req->param[1] > least + KEVENT_SENDFILE_EXTRA)
+		return -EINVAL;
+	return 0;
+}
+
+/**
+ * kevent_reader_open - take over what a SENDFILE is to send; may sleep
+ * @t:		the transfer
+ * @address:	of a struct kevent_sendfile and the bytes that follow
+ * @size:	of these together, checked
+ *
+ * Return: 0 or -errno
+ */
+int kevent_reader_open(struct kevent_naio *t, const void __user *address,
+		       size_t size)
+{
+	struct kevent_sendfile req;
+	struct kevent_reader *r;
+	int ret;
+
+	ret = kevent_sendfile_get(&req, address, size);
+	if (ret)
+		return ret;
+	size -= sizeof(req);
+	r = kvzalloc(struct_size(r, bytes, size), KEVENT_GFP);
+	if (!r)
+		return -ENOMEM;
+	ret = -EFAULT;
+	if (copy_from_user(r->bytes, address + sizeof(req), size))
+		goto free;
+	ret = kevent_sendfile_file(&req, &r->file);
+	if (ret)
+		goto free;
+	r->account = t->kevent.user->account;
+	ret = kevent_charge_pin(r->account);
+	if (ret)
+		goto put;
+	refcount_set(&r->refs, 1);
+	INIT_LIST_HEAD(&r->node);
+	INIT_WORK(&r->work, kevent_reader_work);
+	r->cred = get_current_cred();
+	r->memcg = get_mem_cgroup_from_mm(current->mm);
+	r->pos = req.offset;
+	r->all = req.length == KEVENT_SENDFILE_ALL;
+	r->end = r->all ? S64_MAX : req.offset + req.length;
+	r->prefix = req.prefix;
+	r->suffix = req.suffix;
+	r->transfer = t;
+	kevent_reader_look(r);
+	/* from here on kevent_reader_close() does it */
+	t->reader = r;
+	return kevent_reader_permit(r);
+
+put:
+	fput(r->file);
+free:
+	kvfree(r);
+	return ret;
+}
+
+/**
+ * kevent_reader_close - let go of the file of a transfer, if there is one
+ * @t:		the transfer, which nobody moves any more
+ *
+ * Where it is being read it is let go of when that ends, and nobody waits.
+ */
+void kevent_reader_close(struct kevent_naio *t)
+{
+	struct kevent_reader *r = t->reader;
+	bool waits;
+
+	if (!r)
+		return;
+	t->reader = NULL;
+	if (r->seen)
+		fsnotify_access(r->file);
+	spin_lock(&kevent_readers_lock);
+	WRITE_ONCE(r->transfer, NULL);
+	waits = !list_empty(&r->node);
+	list_del_init(&r->node);
+	spin_unlock(&kevent_readers_lock);
+	if (waits)
+		kevent_reader_let_go(r);
+	kevent_reader_put(r);
+}
+
+/**
+ * kevent_readers_init - at load
+ *
+ * Return: 0 or -ENOMEM
+ */
+int kevent_readers_init(void)
+{
+	kevent_readers = alloc_workqueue("kevent_reader", WQ_UNBOUND, 0);
+	return kevent_readers ? 0 : -ENOMEM;
+}
+
+/**
+ * kevent_readers_exit - at unload: those who let the module go are on their way
+ */
+void kevent_readers_exit(void)
+{
+	destroy_workqueue(kevent_readers);
+}

@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""NAIO RECV with MULTISHOT: a row of receives into the same memory, made by WAIT."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pykevent
+from pykevent import EventFlags, EventType, Flags, NaioEvents, Queue
+from pykevent.transfers import Exported
+
+from . import raw
+from .sockets import ALL, STREAMS, Pair, kinds
+from .support import InThread, child, cookies, eventually, now, one, refused, soon
+
+pytestmark = pytest.mark.needs("NAIO")
+
+RECV, MULTISHOT = NaioEvents.RECV, Flags.MULTISHOT
+PAGE = mmap.PAGESIZE
+PACKETS = [kind for kind in ALL if kind not in STREAMS]
+
+
+@kinds(ALL)
+def test_each_wait_receives_what_came(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    buffer = bytearray(100)
+    transfer = queue.recv_into(near, buffer, multishot=True, cookie=7)
+    for word in (b"hello", b"to", b"the world"):
+        assert now(queue) == []
+        far.send(word)
+        event = one(queue)
+        assert (event.type, event.ident, event.cookie) == (EventType.NAIO, transfer.ident, 7)
+        assert (event.events, event.data, event.count, event.flags) == (RECV, len(word), 1, 0)
+        assert transfer.received == word
+        assert not transfer.done
+    assert queue.info().kevents == 1
+
+
+@kinds(ALL)
+def test_what_is_there_already_is_received_by_the_next_wait(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    far.send(b"early")
+    near.recv(1, socket.MSG_PEEK)
+    transfer = queue.recv_into(near, bytearray(100), multishot=True)
+    (event,) = now(queue)
+    assert (event.data, transfer.received) == (5, b"early")
+
+
+@kinds(STREAMS)
+def test_what_the_buffer_does_not_hold_is_for_the_next_wait(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    transfer = queue.recv_into(near, bytearray(4), multishot=True)
+    far.send(b"abcdefghij")
+    got = [(one(queue).data, transfer.received) for _ in range(3)]
+    assert got == [(4, b"abcd"), (4, b"efgh"), (2, b"ij")]
+    assert now(queue) == []
+
+
+@kinds(PACKETS)
+def test_each_wait_receives_one_packet(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    transfer = queue.recv_into(near, bytearray(3), multishot=True)
+    for packet in (b"abc", b"defgh", b"i"):
+        far.send(packet)
+    got = []
+    for _ in range(3):
+        event = one(queue)
+        got.append((transfer.received, event.truncated))
+    assert got == [(b"abc", False), (b"def", True), (b"i", False)]
+    assert now(queue) == []
+
+
+@kinds(["UDP over IPv4", "UNIX datagram"])
+def test_an_empty_datagram_is_not_the_end(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    queue.recv_into(near, bytearray(3), multishot=True)
+    far.send(b"")
+    event = one(queue)
+    assert (event.data, event.last) == (0, False)
+    far.send(b"x")
+    assert one(queue).data == 1
+
+
+def test_the_buffer_is_not_touched_between_two_waits(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    buffer = bytearray(b"-" * 10)
+    queue.recv_into(near, buffer, multishot=True)
+    far.send(b"hello")
+    assert near.recv(5, socket.MSG_PEEK | socket.MSG_WAITALL) == b"hello"
+    assert select.select([queue], [], [], 0)[0] == [queue]
+    assert queue.info().ready == 1
+    assert buffer == b"-" * 10
+    assert one(queue).data == 5
+    assert buffer == b"hello-----"
+
+
+@kinds([*STREAMS, "UNIX seqpacket"])
+def test_the_end_of_the_stream_is_the_last_event(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    transfer = queue.recv_into(near, bytearray(10), multishot=True)
+    far.send(b"bye")
+    far.shutdown(socket.SHUT_WR)
+    event = one(queue)
+    assert (event.data, event.last) == (3, False)
+    event = one(queue)
+    assert (event.data, event.error, event.flags) == (0, 0, EventFlags.LAST)
+    assert transfer.done
+    assert transfer.result() == 0
+    assert queue.info().kevents == 0
+
+
+def test_an_error_is_the_last_event(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    transfer = queue.recv_into(near, bytearray(10), multishot=True)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+    far.close()
+    event = one(queue)
+    assert (event.data, event.error) == (0, errno.ECONNRESET)
+    assert event.flags == EventFlags.LAST | EventFlags.ERROR
+    assert transfer.done
+    assert queue.info().kevents == 0
+
+
+@kinds(ALL)
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_a_close_of_the_socket_is_the_last_event(queue: Queue, ends: Pair, dispatch: bool) -> None:
+    near, far = ends
+    transfer = queue.recv_into(near, bytearray(10), multishot=True, dispatch=dispatch)
+    far.send(b"x")
+    assert one(queue).data == 1
+    near.close()
+    event = one(queue)
+    assert (event.data, event.error) == (0, errno.ECANCELED)
+    assert event.flags == EventFlags.LAST | EventFlags.ERROR | EventFlags.BROKEN
+    assert transfer.done
+    assert queue.info().kevents == 0
+
+
+def test_with_dispatch_nothing_comes_until_it_is_resumed(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    transfer = queue.recv_into(near, bytearray(3), multishot=True, dispatch=True)
+    far.send(b"abcdef")
+    assert one(queue).data == 3
+    far.send(b"ghi")
+    near.recv(6, socket.MSG_PEEK | socket.MSG_WAITALL)
+    assert now(queue) == []
+    for expected in (b"def", b"ghi"):
+        transfer.resume()
+        assert one(queue).data == 3
+        assert transfer.received == expected
+    transfer.resume()
+    assert now(queue) == []
+    far.send(b"j")
+    assert one(queue).data == 1
+
+
+def test_disabled_it_waits_for_a_modify(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    memory = Exported(bytearray(10), writable=True)
+    request = pykevent.naio_event(1, RECV, near, memory.address, 10, MULTISHOT | Flags.DISABLED)
+    queue.add(request)
+    far.send(b"x")
+    near.recv(1, socket.MSG_PEEK)
+    assert now(queue) == []
+    queue.modify(pykevent.naio_event(1, RECV, near, memory.address, 10, MULTISHOT))
+    assert one(queue).data == 1
+
+
+def test_modify_gives_other_memory(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    first, second = bytearray(4), bytearray(9)
+    queue.recv_into(near, first, multishot=True)
+    (transfer,) = queue._transfers.pending()
+    far.send(b"ab")
+    assert one(queue).data == 2
+    with_memory = Exported(second, writable=True)
+    queue.modify(
+        pykevent.naio_event(transfer.ident, RECV, near, with_memory.address, 9, MULTISHOT, 5)
+    )
+    far.send(b"cdefghi")
+    event = one(queue)
+    assert (event.data, event.cookie) == (7, 5)
+    assert (bytes(first), bytes(second)) == (b"ab\0\0", b"cdefghi\0\0")
+
+
+@kinds(["UNIX stream"])
+def test_modify_is_for_the_same_socket_and_a_multishot(queue: Queue, tcp: Pair, ends: Pair) -> None:
+    near, _ = tcp
+    memory = Exported(bytearray(10), writable=True)
+    queue.add(pykevent.naio_event(1, RECV, near, memory.address, 10, MULTISHOT))
+    queue.add(pykevent.naio_event(2, RECV, ends[0], memory.address, 10))
+    for request, error in (
+        (pykevent.naio_event(1, RECV, ends[0], memory.address, 10, MULTISHOT), errno.EINVAL),
+        (pykevent.naio_event(1, RECV, near, memory.address, 10), errno.EINVAL),
+        (pykevent.naio_event(1, RECV, near, memory.address, 0, MULTISHOT), errno.EINVAL),
+        (pykevent.naio_event(1, RECV, near, 1 << 63, 10, MULTISHOT), errno.EFAULT),
+        (pykevent.naio_event(1, RECV, 1 << 20, memory.address, 10, MULTISHOT), errno.EBADF),
+        (pykevent.naio_event(2, RECV, ends[0], memory.address, 10), errno.EOPNOTSUPP),
+        (pykevent.naio_event(2, RECV, ends[0], memory.address, 10, MULTISHOT), errno.EOPNOTSUPP),
+        (pykevent.naio_event(3, RECV, near, memory.address, 10, MULTISHOT), errno.ENOENT),
+    ):
+        with refused(error):
+            queue.modify(request)
+    tcp[1].send(b"hello")
+    assert one(queue).data == 5
+
+
+@pytest.mark.parametrize(
+    ("events", "flags"),
+    [
+        (RECV, Flags.EDGE),
+        (RECV, Flags.ONESHOT),
+        (RECV, Flags.WAITALL),
+        (RECV, Flags.NOTIFY_BROKEN),
+        (NaioEvents.SEND, Flags(0)),
+        (NaioEvents.SENDFILE, Flags(0)),
+    ],
+)
+def test_what_makes_no_row_is_refused(
+    queue: Queue, tcp: Pair, events: NaioEvents, flags: Flags
+) -> None:
+    memory = Exported(bytearray(10), writable=True)
+    with refused(errno.EINVAL):
+        queue.add(pykevent.naio_event(1, events, tcp[0], memory.address, 10, flags | MULTISHOT))
+    assert queue.info().kevents == 0
+
+
+def test_later_receives_wait_until_it_ends(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    row = queue.recv_into(near, bytearray(10), multishot=True, cookie=1)
+    queue.recv_into(near, bytearray(10), cookie=2)
+    far.send(b"abc")
+    assert cookies(soon(queue)) == [1]
+    assert row.cancel()
+    far.send(b"de")
+    event = one(queue)
+    assert (event.cookie, event.data) == (2, 2)
+
+
+def test_it_waits_for_those_before_it(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    queue.recv_into(near, bytearray(3), waitall=True, cookie=1)
+    queue.recv_into(near, bytearray(10), multishot=True, cookie=2)
+    far.send(b"abcde")
+    got = soon(queue, 2)
+    assert [(event.cookie, event.data) for event in got] == [(1, 3), (2, 2)]
+
+
+def test_many_sockets_are_received_by_one_wait(queue: Queue) -> None:
+    pairs = [socket.socketpair() for _ in range(200)]
+    transfers = [
+        queue.recv_into(near, bytearray(8), multishot=True, cookie=number)
+        for number, (near, _) in enumerate(pairs)
+    ]
+    for turn in range(3):
+        for number, (_, far) in enumerate(pairs):
+            far.send(f"{turn}{number:4}".encode())
+        assert sorted(cookies(soon(queue, len(pairs)))) == list(range(len(pairs)))
+        for number, transfer in enumerate(transfers):
+            assert transfer.received == f"{turn}{number:4}".encode()
+    for near, far in pairs:
+        near.close()
+        far.close()
+
+
+def test_removing_it_leaves_the_bytes_in_the_socket(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    transfer = queue.recv_into(near, bytearray(10), multishot=True)
+    far.send(b"hello")
+    near.recv(1, socket.MSG_PEEK)
+    assert transfer.cancel()
+    assert (transfer.moved, transfer.error) == (0, errno.ECANCELED)
+    assert now(queue) == []
+    assert near.recv(10) == b"hello"
+
+
+def test_memory_that_is_gone_is_the_last_event(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    memory = mmap.mmap(-1, PAGE)
+    exported = Exported(memory, writable=True)
+    queue.add(pykevent.naio_event(1, RECV, near, exported.address, 10, MULTISHOT))
+    exported.release()
+    memory.close()
+    far.send(b"hello")
+    event = one(queue)
+    assert (event.error, event.last) == (errno.EFAULT, True)
+    assert near.recv(10) == b"hello"
+
+
+def test_it_pins_nothing(queue: Queue, tcp: Pair) -> None:
+    memory = mmap.mmap(-1, 64 * PAGE)
+    transfer = queue.recv_into(tcp[0], memory, multishot=True)
+    status = Path("/proc/self/status").read_text()
+    assert "VmPin:\t       0 kB" in status
+    transfer.cancel()
+    memory.close()
+
+
+@pytest.fixture
+def memory() -> Iterator[Exported]:
+    """A page that a child has a copy of."""
+    page = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    page[:10] = b"-" * 10
+    exported = Exported(page, writable=True)
+    yield exported
+    exported.release()
+    page.close()
+
+
+def test_a_wait_of_a_child_receives_into_the_memory_of_who_asked(
+    queue: Queue, tcp: Pair, memory: Exported
+) -> None:
+    near, far = tcp
+    queue.add(pykevent.naio_event(1, RECV, near, memory.address, 10, MULTISHOT))
+    # A child finds the queue's own descriptor closed.
+    device = os.dup(queue.fileno())
+    far.send(b"hello")
+
+    def waits() -> None:
+        call = raw.wait(1, timeout=raw.FOREVER)
+        assert call(device) == 1
+        assert call.records()[0].event.data == 5
+        assert memory.source[:10] == b"-" * 10
+
+    with child(waits) as process:
+        process.finish()
+    os.close(device)
+    assert memory.source[:10] == b"hello-----"
+    far.send(b"you")
+    assert one(queue).data == 3
+    assert memory.source[:10] == b"youlo-----"
+
+
+def test_when_who_asked_is_gone_it_ends(queue: Queue, tcp: Pair, memory: Exported) -> None:
+    near, far = tcp
+    device, where = os.dup(queue.fileno()), memory.address
+
+    def asks() -> None:
+        params = (where, 10, near.fileno())
+        call = raw.add(raw.request(EventType.NAIO, 1, RECV, MULTISHOT, params=params))
+        assert call(device) == 1
+
+    with child(asks) as process:
+        process.finish()
+    os.close(device)
+    far.send(b"hello")
+    event = one(queue)
+    assert (event.error, event.last) == (errno.EFAULT, True)
+    assert near.recv(10) == b"hello"
+
+
+def test_a_thread_asleep_in_wait_is_woken(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    transfer = queue.recv_into(near, bytearray(10), multishot=True)
+    for word in (b"one", b"two"):
+        waiter = InThread(lambda: one(queue)).until_asleep()
+        far.send(word)
+        assert waiter.result().data == 3
+        assert transfer.received == word
+
+
+def test_no_byte_is_received_twice_or_lost_by_many_threads(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    far.settimeout(60)
+    content = os.urandom(300_000)
+    transfer = queue.recv_into(near, bytearray(5000), multishot=True, dispatch=True)
+    got = bytearray()
+    lock = threading.Lock()
+
+    def receives() -> None:
+        while True:
+            for event in queue.wait(max=1):
+                if event.type == EventType.USER:
+                    return
+                # Nobody else is given an event of it before it is resumed.
+                with lock:
+                    got.extend(transfer.received)
+                transfer.resume()
+
+    queue.add(pykevent.user_event(1))
+    threads = [InThread(receives) for _ in range(4)]
+    far.sendall(content)
+    eventually(lambda: len(got) == len(content), "all bytes are received")
+    for _ in threads:
+        queue.post(1)
+        eventually(lambda: not queue.info().ready, "one of them has seen it")
+    for thread in threads:
+        thread.result()
+    assert bytes(got) == content
