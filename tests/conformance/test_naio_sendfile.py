@@ -23,11 +23,12 @@ from pykevent.transfers import Exported
 
 from .sockets import Pair, kinds
 from .support import as_nobody, child, cookies, eventually, now, one, refused, soon, tcp_pair
-from .test_naio_send import MUCH, TCP, narrow, receive
+from .test_naio_send import MUCH, narrow, receive
 
 pytestmark = pytest.mark.needs("NAIO")
 
 SENDFILE = NaioEvents.SENDFILE
+TCP = ["TCP over IPv4", "TCP over IPv6"]
 PAGE = mmap.PAGESIZE
 SIZE = 100_003
 """Bytes of a file that fits into a socket, and ends in the middle of a page."""
