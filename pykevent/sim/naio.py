@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pykevent.abi import NAIO_MAX
 from pykevent.sim import moving
+from pykevent.sim.account import ids_of
 from pykevent.sim.client import Client
 from pykevent.sim.kevent import (
     DISABLED,
@@ -82,7 +83,8 @@ class NaioKevent(Transfer):
         """Its memory is at hand for now."""
         check_range(self._address, self._left)
         self._space = Caller(client.process.pid)
-        self._sender = moving.Sender(client.process, client.uid, client.gid)
+        if self.sends:
+            self._sender = moving.Sender(client.process, *ids_of(client.tid))
 
     def prepare(self, client: Client) -> None:
         """Have its memory at hand later, too."""
@@ -107,7 +109,7 @@ class NaioKevent(Transfer):
         if self.sends:
             if self.stream:
                 sender = self._sender if self.domain == socket.AF_UNIX else None
-                moving.send_stream(sock, space, address, self._left, self._has_moved, sender)
+                moving.send_stream(sock, space, address, self._left, sender, self._has_moved)
                 return MORE if self._left else ENDED
             self._has_moved(moving.send_packet(sock, space, address, self._left))
         elif self.stream:

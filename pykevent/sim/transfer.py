@@ -219,7 +219,7 @@ class Transfer(Kevent):
 
 
 def _permitted(borrowed: Borrowed, events: int) -> tuple[int, int]:
-    """Domain and kind of a socket; RefusedError where transfers do not take it."""
+    """The domain and the kind of a socket; RefusedError where transfers do not take it."""
     if not stat.S_ISSOCK(borrowed.stat.st_mode):
         raise RefusedError(errno.ENOTSOCK)
     with BorrowedSocket(borrowed.fd) as sock:
@@ -228,7 +228,9 @@ def _permitted(borrowed: Borrowed, events: int) -> tuple[int, int]:
             for option in (_SO_DOMAIN, socket.SO_TYPE, _SO_PROTOCOL)
         )
     if domain == socket.AF_UNIX:
-        taken = events == NAIO_RECV or (events == NAIO_SEND and kind == socket.SOCK_STREAM)
+        # A datagram that finds no room waits for the peer's socket.
+        streams = kind == socket.SOCK_STREAM and events == NAIO_SEND
+        taken = events == NAIO_RECV or streams
     elif kind == socket.SOCK_STREAM:
         taken = domain in _INET and protocol == socket.IPPROTO_TCP
     else:
