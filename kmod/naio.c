@@ -27,6 +27,7 @@
 #include <linux/uaccess.h>
 #include <net/sock.h>
 
+#include "bug.h"
 #include "compat.h"
 #include "naio.h"
 
@@ -266,7 +267,8 @@ int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock)
 void kevent_naio_let_go(struct kevent_naio *t)
 {
 	kevent_reader_close(t);
-	kevent_unpin(&t->pin);
+	if (!kevent_has_bug(KEVENT_BUG_PIN))
+		kevent_unpin(&t->pin);
 }
 
 /**
@@ -362,7 +364,8 @@ static int kevent_naio_start(struct kevent_naio *t, struct file *file,
 		begun = t->moved;
 		ret = kevent_naio_prepare(t, file, address);
 		if (!ret) {
-			if (begun || kevent_naio_holds(t, file))
+			if ((begun || kevent_naio_holds(t, file)) &&
+			    !kevent_has_bug(KEVENT_BUG_KICK))
 				kevent_lane_kick(t->lane);
 			return 0;
 		}

@@ -38,6 +38,7 @@ enum kevent_lane_nr {
  * @called:	the socket called, and nobody has moved anything since
  * @called_node: in the list of lanes that a moment later are looked at
  * @work:	moves the first one, and those behind it
+ * @works:	how many times that is queued or runs
  */
 struct kevent_lane {
 	struct kevent_end *end;
@@ -48,6 +49,7 @@ struct kevent_lane {
 	bool called;
 	struct list_head called_node;
 	struct work_struct work;
+	atomic_t works;
 };
 
 /**

@@ -28,6 +28,7 @@
 #include <linux/slab.h>
 #include <linux/wait_bit.h>
 
+#include "bug.h"
 #include "compat.h"
 #include "naio.h"
 
@@ -56,8 +57,11 @@ static void kevent_lane_start_locked(struct kevent_lane *lane)
 {
 	struct kevent_naio *t = kevent_lane_first_locked(lane);
 
-	if (t && t->prepared && !t->multishot)
-		queue_work(t->kevent.user->account->naio, &lane->work);
+	if (!t || !t->prepared || t->multishot)
+		return;
+	atomic_inc(&lane->works);
+	if (!queue_work(t->kevent.user->account->naio, &lane->work))
+		atomic_dec(&lane->works);
 }
 
 /* A moment later the work is started, unless somebody has moved something. */
@@ -233,9 +237,8 @@ static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 	return ret;
 }
 
-static void kevent_lane_work(struct work_struct *work)
+static void kevent_lane_do(struct kevent_lane *lane)
 {
-	struct kevent_lane *lane = container_of(work, struct kevent_lane, work);
 	struct file *file = kevent_end_file(lane->end);
 	unsigned int steps = KEVENT_LANE_STEPS;
 	bool more = true;
@@ -265,6 +268,17 @@ static void kevent_lane_work(struct work_struct *work)
 	else
 		kevent_lane_start_locked(lane);
 	spin_unlock_irq(&lane->lock);
+}
+
+/* The queues of two users may run it at the same time. */
+static void kevent_lane_work(struct work_struct *work)
+{
+	struct kevent_lane *lane = container_of(work, struct kevent_lane, work);
+
+	kevent_lane_do(lane);
+	/* from here on the lane may be gone */
+	if (atomic_dec_and_test(&lane->works))
+		wake_up_var(&lane->works);
 }
 
 /**
@@ -371,7 +385,7 @@ void kevent_lane_leave(struct kevent_naio *t)
 			kevent_lane_call_locked(lane);
 	}
 	spin_unlock_irq(&lane->lock);
-	if (current_one)
+	if (current_one && !kevent_has_bug(KEVENT_BUG_CANCEL))
 		kevent_lane_await(t);
 }
 
@@ -423,7 +437,10 @@ void kevent_lane_exit(struct kevent_lane *lane)
 	spin_lock_irq(&kevent_called_lock);
 	list_del_init(&lane->called_node);
 	spin_unlock_irq(&kevent_called_lock);
-	cancel_work_sync(&lane->work);
+	if (cancel_work_sync(&lane->work))
+		atomic_dec(&lane->works);
+	/* it is known to run in one place, and may run in another as well */
+	wait_var_event(&lane->works, !atomic_read(&lane->works));
 }
 
 /**

@@ -9,14 +9,21 @@ has to say, RefusedError what is wrong with the memory.
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import fcntl
+import os
 import socket
+import struct
 import termios
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pykevent.sim.kevent import RefusedError
 from pykevent.sim.memory import Space
+
+if TYPE_CHECKING:
+    from pykevent.sim.client import Process
 
 CHUNK = 1 << 20
 """Bytes of a stream in one call."""
@@ -106,14 +113,43 @@ def receive_packet(sock: socket.socket, space: Space, address: int, size: int) -
     return len(taken), cut
 
 
+class Sender:
+    """In whose name a UNIX socket sends: what is sent says which process sent it."""
+
+    def __init__(self, process: Process, uid: int, gid: int) -> None:
+        self._process = process
+        self._ids = uid, gid
+
+    def send(self, sock: socket.socket, data: bytes) -> int:
+        """As socket.send(); ECANCELED where the process has ended.
+
+        Only with CAP_SYS_ADMIN can we name another process than ourselves.
+        """
+        if not self._process.alive():
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        credentials = struct.pack("3i", self._process.pid, *self._ids)
+        said = [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials)]
+        with contextlib.suppress(PermissionError):
+            return sock.sendmsg([data], said, _NOW | socket.MSG_NOSIGNAL)
+        return sock.send(data, _NOW | socket.MSG_NOSIGNAL)
+
+
 def send_stream(
-    sock: socket.socket, space: Space, address: int, size: int, moved: Callable[[int], None]
+    sock: socket.socket,
+    space: Space,
+    address: int,
+    size: int,
+    moved: Callable[[int], None],
+    sender: Sender | None = None,
 ) -> None:
     """Send up to @size bytes; @moved is told how many, also where it fails then."""
     left = min(size, CHUNK)
     while True:
         data = space.read(address, min(left, _PIECE)) if left else b""
-        sent = sock.send(data, _NOW | socket.MSG_NOSIGNAL)
+        if sender is None:
+            sent = sock.send(data, _NOW | socket.MSG_NOSIGNAL)
+        else:
+            sent = sender.send(sock, data)
         moved(sent)
         address += sent
         left -= sent

@@ -18,6 +18,7 @@ from .support import DEADLINE, cookies, now, one, refused, soon
 
 pytestmark = pytest.mark.needs("NAIO")
 
+TCP = ["TCP over IPv4", "TCP over IPv6"]
 UDP = ["UDP over IPv4", "UDP over IPv6"]
 MUCH = 3_000_000
 """Bytes that no socket takes at once here."""

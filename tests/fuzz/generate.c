@@ -50,8 +50,12 @@ static uint64_t any_fd(const struct program *p, struct rnd *rnd)
 		uint64_t fd = c->nr_args > fixed + 1 ? c->arg[fixed + 1] :
 						       c->arg[0];
 
-		if (fd >= FD_FIRST && fd < FD_FIRST + FD_COUNT)
-			return fd;
+		if (c->nr_args > fixed + 8 && c->arg[fixed] == KEVENT_NAIO)
+			fd = c->arg[fixed + 8];
+		if (fd < FD_FIRST || fd >= FD_FIRST + FD_COUNT)
+			continue;
+		/* what a socket has is up to its peer */
+		return one_in(rnd, 3) ? pool_peer((unsigned int)fd) : fd;
 	}
 	return FD_FIRST + rnd_below(rnd, FD_COUNT);
 }
@@ -191,6 +195,38 @@ static uint64_t some_bits(uint64_t all, struct rnd *rnd)
 	return bits ? bits : all;
 }
 
+static unsigned int file_fd(const struct program *p, struct rnd *rnd)
+{
+	/* "a", and what else there is of files */
+	return one_in(rnd, 3) ? (unsigned int)any_fd(p, rnd) :
+				(unsigned int)FEW(rnd, 91, 91, 94);
+}
+
+static void any_transfer(const struct program *p, uint64_t *arg,
+			 struct rnd *rnd)
+{
+	arg[4] = one_in(rnd, 4) ? KEVENT_ONESHOT : 0;
+	arg[5] = FEW(rnd, KEVENT_NAIO_RECV, KEVENT_NAIO_RECV, KEVENT_NAIO_SEND,
+		     KEVENT_NAIO_SEND, KEVENT_NAIO_SENDFILE);
+	arg[6] = one_in(rnd, 2) ? 0 : rnd_below(rnd, 12) |
+				      (uint64_t)rnd_below(rnd, 9000) << 4;
+	arg[7] = FEW(rnd, 1, 5, 100, 4096, 5000, 20000, 300000, 4000000, 4000000,
+		     KEVENT_NAIO_MAX, 0);
+	arg[8] = socket_fd(p, rnd);
+	if (arg[5] == KEVENT_NAIO_SENDFILE) {
+		/* mostly without anything wrong in it */
+		arg[6] = memory_sendfile(file_fd(p, rnd),
+					 rnd_below(rnd, one_in(rnd, 4) ?
+						   1U << 15 : 1U << 10));
+		arg[7] = memory_sendfile_size(arg[6]);
+	} else if (arg[5] == KEVENT_NAIO_RECV) {
+		arg[4] |= one_in(rnd, 3) ? KEVENT_WAITALL : 0;
+		if (one_in(rnd, 4))
+			arg[4] = KEVENT_MULTISHOT |
+				 (one_in(rnd, 3) ? KEVENT_DISPATCH : 0);
+	}
+}
+
 /* A request of @type that makes sense, all of it. */
 static void any_request(const struct program *p, uint64_t *arg, uint64_t type,
 			struct rnd *rnd)
@@ -235,6 +271,9 @@ static void any_request(const struct program *p, uint64_t *arg, uint64_t type,
 	case KEVENT_USER:
 		arg[5] = KEVENT_USER_POSTED;
 		break;
+	case KEVENT_NAIO:
+		any_transfer(p, arg, rnd);
+		break;
 	}
 }
 
@@ -262,7 +301,8 @@ static void request_for(const struct program *p, const struct call_type *type,
 {
 	static const uint64_t kinds[] = {
 		KEVENT_SOCKET, KEVENT_SOCKET, KEVENT_POLL, KEVENT_POLL,
-		KEVENT_INODE, KEVENT_TIMER, KEVENT_USER,
+		KEVENT_INODE, KEVENT_TIMER, KEVENT_USER, KEVENT_NAIO,
+		KEVENT_NAIO,
 	};
 	bool path = type->run == run_add_path;
 	bool adds = type->run == run_add;
