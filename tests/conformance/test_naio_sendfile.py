@@ -608,7 +608,8 @@ def test_what_goes_round_a_file_is_bounded(queue: Queue, tcp: Pair, make: Make) 
     most = abi.SENDFILE_EXTRA
     for prefix, suffix in ((most + 1, 0), (0, most + 1), (most // 2, most // 2 + 1)):
         with refused(errno.EINVAL):
-            queue.sendfile(near, file, prefix=bytes(prefix), suffix=bytes(suffix))
+            argument = abi.SENDFILE.pack(0, 1, file, 0, prefix, suffix)
+            ask(queue, near, argument + bytes(prefix + suffix))
     # sizes whose sum is small, and is not if it is made as it should be
     for prefix, suffix in ((2**32 - 1, 1), (2**31, 2**31), (2**32 - 8, 16)):
         with refused(errno.EINVAL):
