@@ -512,7 +512,7 @@ class Queue:
 
     def _removed(self, op: int, buffer: bytearray, first: int, number: int) -> None:
         """Tell transfers of this queue object what the answers to their removal say."""
-        if not self._transfers.pending():
+        if self._transfers.empty:
             return
         for at in range(first, first + number * abi.REQUEST.size, abi.REQUEST.size):
             ident, _, kind, was, _, _, result, moved, error, _ = abi.REQUEST.unpack_from(buffer, at)

@@ -203,6 +203,11 @@ class Transfers:
                     exported.release()
                     raise
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are none."""
+        return not self._all
+
     def pending(self) -> list[Transfer]:
         """Those that have not ended."""
         with self.lock:
