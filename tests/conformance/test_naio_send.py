@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 import threading
@@ -14,7 +15,7 @@ import pytest
 from pykevent import EventFlags, Feature, Info, NaioEvents, Queue
 
 from .sockets import STREAMS, Pair, kinds
-from .support import DEADLINE, cookies, now, one, refused, soon
+from .support import DEADLINE, InThread, cookies, now, one, poll_bits, refused, soon, until_polled
 
 pytestmark = pytest.mark.needs("NAIO")
 
@@ -66,6 +67,21 @@ def test_it_ends_when_every_byte_is_taken_and_not_before(
     assert receive(far, MUCH - MUCH // 2) == content[MUCH // 2 :]
     event = one(queue)
     assert (event.data, event.error) == (MUCH, 0)
+
+
+@kinds(STREAMS)
+def test_poll_of_the_queue_says_that_all_is_sent_and_not_before(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    narrow(near, far)
+    queue.send(near, bytes(MUCH))
+    assert poll_bits(queue.fileno(), select.POLLIN) == 0
+    receive(far, MUCH // 2)
+    assert poll_bits(queue.fileno(), select.POLLIN) == 0
+    reader = InThread(lambda: receive(far, MUCH - MUCH // 2))
+    until_polled(queue.fileno(), select.POLLIN)
+    (event,) = now(queue)
+    assert (event.data, event.last) == (MUCH, True)
+    assert len(reader.result()) == MUCH - MUCH // 2
 
 
 @kinds(STREAMS)

@@ -397,6 +397,17 @@ def test_what_a_unix_socket_sends_names_the_simulator_unless_it_is_roots(theirs:
     as_nobody(sends)
 
 
+def test_a_shared_mapping_of_a_file_is_received_into(queue: Queue, tmp_path: Path) -> None:
+    near, far = socket.socketpair()
+    with near, far, (tmp_path / "file").open("w+b") as file:
+        file.truncate(mmap.PAGESIZE)
+        with mmap.mmap(file.fileno(), mmap.PAGESIZE) as memory:
+            queue.recv_into(near, memory)
+            far.send(b"hello")
+            assert one(queue).data == 5
+        assert os.pread(file.fileno(), 5, 0) == b"hello"
+
+
 def test_what_came_while_nobody_had_the_socket_is_received_once_somebody_has(
     queue: Queue,
 ) -> None:
