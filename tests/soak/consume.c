@@ -84,7 +84,7 @@ static void account_event(struct slot *slot, const struct kevent_event *event,
 		break;
 	case RECEIVED:
 		CHECK_EQ(event->data, sizeof(struct message));
-		i = (uint32_t)(event->ident >> 32);
+		i = (uint32_t)event->ident;
 		CHECK(i < PLACES);
 		CHECK_EQ(s->place[i].stream, event->cookie);
 		stream_mark(s, s->place[i].seq, delivery);

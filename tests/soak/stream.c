@@ -112,7 +112,7 @@ struct kevent_request stream_request(struct stream *s)
 		break;
 	case RECEIVED:
 		place = s->next++ % PLACES;
-		req.ident |= (uint64_t)place << 32;
+		req.ident = s->ident << 32 | place;
 		req.events = KEVENT_NAIO_RECV;
 		req.param[0] = (uintptr_t)&s->place[place];
 		req.param[1] = sizeof(s->place[place]);
