@@ -7,9 +7,9 @@ files are named after those of the module: `kevent`, `ready` and `queue` are the
 open.  `client` reaches the descriptors of clients, `hub` hears of everything that happens,
 `registration` watches what can be polled, `watches` inodes, `closes` and `marks` the end of files,
 `releases` that of queues.  Of network transfers, `transfer` is what they share, with `naio`,
-`multishot` and `sendfile` for its kinds; `lanes` is their order, `ends` their sockets, `memory` that
-of clients, `moving` what goes from one to the other, `movers` who does it.  `server` is the FUSE
-side, `mount` and `daemon` are the process around it.
+`multishot` and `sendfile` for its kinds; `lanes` is their order, `ends` their sockets, `memory`
+that of clients, `moving` what goes from one to the other, `movers` who does it.  `server` is the
+FUSE side, `mount` and `daemon` are the process around it.
 
 Nothing here is imported by the rest of the package unless a simulator is asked for.
 """
