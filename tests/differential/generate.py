@@ -348,7 +348,11 @@ def _transfer_step(draw: Draw) -> Step:
     choice = draw(numbers(0, 99))
     if choice < 35:
         count = draw(pick((1, 1, 1, 2, 3)))
-        return Step("add", queue, tuple(_transfer(draw) for _ in range(count)))
+        wanted = [_transfer(draw) for _ in range(count)]
+        # One that sends is not made beside others.
+        if any(request.events == NaioEvents.SEND for request in wanted):
+            del wanted[1:]
+        return Step("add", queue, tuple(wanted))
     if choice < 45:
         count = draw(pick((1, 1, 2)))
         gone = tuple(
