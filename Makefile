@@ -118,6 +118,10 @@ fuzz: bootstrap ## random programs under the debug kernel; SECONDS=300, or REPLA
 bench: bootstrap ## count instructions in a guest, beside epoll and io_uring; KERNEL=...
 	@$(PYTHON) scripts/bench $(KERNEL)
 
+.PHONY: bench-naio
+bench-naio: bootstrap ## count instructions of transfers, beside io_uring and plain calls; KERNEL=...
+	@$(PYTHON) scripts/bench-naio $(KERNEL)
+
 .PHONY: bench-limits
 bench-limits: bootstrap ## a million kevents in 4 GB: cost, memory, end; KERNEL=...
 	@$(PYTHON) scripts/bench-limits $(KERNEL)

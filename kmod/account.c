@@ -19,12 +19,12 @@
 #include "kevent.h"
 
 /*
- * What the dearest kevent costs, in bytes: a transfer that waits, alone at its
- * socket, or one of an inode, by descriptor, which brings two marks.  The inode
- * itself, which it keeps in memory, comes on top, and so do 16 bytes for each
- * page of a transfer.  "make bench-limits" measures that of the others.
+ * What the dearest kevent costs, in bytes: a file that waits to be sent, alone at
+ * its socket.  The inodes and the file, which it keeps in memory, come on top, and
+ * so do 16 bytes for each page of a buffer, or what goes round the file.  "make
+ * bench-limits" measures that of the others.
  */
-#define KEVENT_COST	768
+#define KEVENT_COST	1024
 
 unsigned long kevent_max_queue;
 module_param_named(max_queue_kevents, kevent_max_queue, ulong, 0644);

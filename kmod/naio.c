@@ -20,7 +20,9 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/net.h>
+#include <linux/pid.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
 #include <net/sock.h>
@@ -79,11 +81,9 @@ static bool kevent_naio_takes(const struct sock *sk, u32 events)
 		       (sk->sk_protocol == IPPROTO_UDP ||
 			sk->sk_protocol == IPPROTO_UDPLITE);
 	case AF_UNIX:
-		/*
-		 * What is sent says who sent it, and the kernel takes that from
-		 * whoever makes the call, which may be a thread of its own.
-		 */
-		return !send;
+		/* a datagram that finds no room waits for the peer's socket */
+		return !send || (events == KEVENT_NAIO_SEND &&
+				 sk->sk_type == SOCK_STREAM);
 	}
 	return false;
 }
@@ -165,29 +165,21 @@ int kevent_naio_shot(struct kevent_naio *t, struct socket *sock)
 		1 : -EAGAIN;
 }
 
-/**
- * kevent_naio_step - one call of the socket, which does not wait
- * @t:		the transfer, the current one of its lane
- * @sock:	the socket, whose file is held by the caller
- *
- * Return: 1 where the transfer has ended, 0 where there is more to be moved, or
- * -EAGAIN where the socket has to call first
- */
-int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
+/* As kevent_naio_step(), where @msg says whatever is to be said besides. */
+static int kevent_naio_move(struct kevent_naio *t, struct socket *sock,
+			    struct msghdr *msg)
 {
 	bool send = kevent_naio_sends(t);
-	struct msghdr msg = { .msg_iter = t->iter };
 	int ret;
 
-	if (t->reader)
-		return kevent_reader_step(t, sock);
+	msg->msg_iter = t->iter;
 	if (t->stream)
-		iov_iter_truncate(&msg.msg_iter, KEVENT_NAIO_CHUNK);
+		iov_iter_truncate(&msg->msg_iter, KEVENT_NAIO_CHUNK);
 	if (send) {
-		msg.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-		ret = sock_sendmsg(sock, &msg);
+		msg->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+		ret = sock_sendmsg(sock, msg);
 	} else {
-		ret = sock_recvmsg(sock, &msg, MSG_DONTWAIT);
+		ret = sock_recvmsg(sock, msg, MSG_DONTWAIT);
 	}
 	if (kevent_naio_blocked(ret))
 		return -EAGAIN;
@@ -199,7 +191,7 @@ int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
 	t->left -= ret;
 	iov_iter_advance(&t->iter, ret);
 	if (!t->stream) {
-		t->truncated = !send && (msg.msg_flags & MSG_TRUNC);
+		t->truncated = !send && (msg->msg_flags & MSG_TRUNC);
 		return 1;
 	}
 	if (!t->left)
@@ -207,6 +199,65 @@ int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
 	if (!send)
 		return !ret || !(t->kevent.flags & KEVENT_WAITALL);
 	return ret ? 0 : -EAGAIN;
+}
+
+/**
+ * kevent_naio_step - one call of the socket, which does not wait
+ * @t:		the transfer, the current one of its lane
+ * @sock:	the socket, whose file is held by the caller
+ *
+ * Return: 1 where the transfer has ended, 0 where there is more to be moved, or
+ * -EAGAIN where the socket has to call first
+ */
+int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
+{
+	struct msghdr msg = {};
+
+	return t->reader ? kevent_reader_step(t, sock) :
+			   kevent_naio_move(t, sock, &msg);
+}
+
+/**
+ * kevent_naio_step_as - send by a UNIX socket for somebody else
+ * @t:		the transfer, the current one of its lane, with @t->pid
+ * @sock:	the socket, whose file is held by the caller
+ *
+ * What is sent says which process sent it.  Unless told otherwise the kernel
+ * takes that to be the one that makes the call; only a thread of its own, with
+ * the kernel's credentials, can tell it otherwise.
+ *
+ * Return: as kevent_naio_step()
+ */
+int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock)
+{
+	union {
+		struct cmsghdr head;
+		u8 room[CMSG_SPACE(sizeof(struct ucred))];
+	} control = {
+		.head = {
+			.cmsg_len = CMSG_LEN(sizeof(struct ucred)),
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_CREDENTIALS,
+		},
+	};
+	struct ucred *creds = CMSG_DATA(&control.head);
+	struct msghdr msg = {
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+
+	rcu_read_lock();
+	/* else its number may be another's by now */
+	if (pid_task(t->pid, PIDTYPE_TGID))
+		creds->pid = pid_nr(t->pid);
+	rcu_read_unlock();
+	if (!creds->pid) {
+		t->error = ECANCELED;
+		return 1;
+	}
+	creds->uid = from_kuid(&init_user_ns, t->cred->uid);
+	creds->gid = from_kgid(&init_user_ns, t->cred->gid);
+	return kevent_naio_move(t, sock, &msg);
 }
 
 /**
@@ -371,6 +422,8 @@ static int kevent_naio_enqueue(struct kevent *k,
 	if (ret)
 		goto put;
 	t->stream = sock_from_file(file)->sk->sk_type == SOCK_STREAM;
+	if (send && sock_from_file(file)->sk->sk_family == AF_UNIX)
+		t->pid = get_task_pid(current, PIDTYPE_TGID);
 	t->left = length;
 	if (t->multishot)
 		kevent_naio_aim(t, req);
@@ -452,6 +505,7 @@ static void kevent_naio_release(struct kevent *k)
 
 	if (t->lane)
 		kevent_end_put(t);
+	put_pid(t->pid);
 	if (t->cred)
 		put_cred(t->cred);
 	if (t->mm)

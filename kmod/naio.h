@@ -18,6 +18,7 @@
 struct cred;
 struct kevent_reader;
 struct mm_struct;
+struct pid;
 struct socket;
 
 /* Transfers of one socket in one direction: those before others end first. */
@@ -37,6 +38,7 @@ enum kevent_lane_nr {
  * @called:	the socket called, and nobody has moved anything since
  * @called_node: in the list of lanes that a moment later are looked at
  * @work:	moves the first one, and those behind it
+ * @works:	how many times that is queued or runs
  */
 struct kevent_lane {
 	struct kevent_end *end;
@@ -47,6 +49,7 @@ struct kevent_lane {
 	bool called;
 	struct list_head called_node;
 	struct work_struct work;
+	atomic_t works;
 };
 
 /**
@@ -114,6 +117,7 @@ struct kevent_pin {
  * @held:	not to be moved, and somebody waits until it is not
  * @multishot:	a row of transfers; constant
  * @stream:	the socket's bytes are no messages; constant
+ * @pid:	of a send by a UNIX socket, held: the process that sends; constant
  * @mm:		of a multishot, held: the process whose memory is meant
  * @address:	of a multishot: the memory; @left is its length
  * @reader:	of the file of a SENDFILE, which has no buffer; else NULL
@@ -140,6 +144,7 @@ struct kevent_naio {
 	bool held;
 	bool multishot;
 	bool stream;
+	struct pid *pid;
 	struct mm_struct *mm;
 	unsigned long address;
 	struct kevent_reader *reader;
@@ -168,6 +173,7 @@ static inline bool kevent_naio_sends(const struct kevent_naio *t)
 
 /* naio.c */
 int kevent_naio_step(struct kevent_naio *t, struct socket *sock);
+int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock);
 int kevent_naio_shot(struct kevent_naio *t, struct socket *sock);
 void kevent_naio_let_go(struct kevent_naio *t);
 void kevent_naio_complete(struct kevent_naio *t);

@@ -59,7 +59,7 @@
 /* Pages that are copied in one go. */
 #define KEVENT_READER_PAGES	16
 
-/* Readers of one user that read at once. */
+/* Readers of one user that read at once: who has a server hang keeps no more. */
 #define KEVENT_READERS		16
 
 static DEFINE_SPINLOCK(kevent_readers_lock);
@@ -214,33 +214,40 @@ static void kevent_reader_fill(struct kevent_reader *r)
 {
 	loff_t size = min(i_size_read(file_inode(r->file)), r->end);
 	loff_t end = min(r->from + KEVENT_READER_FILL, size);
+	loff_t ahead = min_t(loff_t, size - r->from, 2 * KEVENT_READER_FILL);
 	loff_t pos = r->from;
 
-	vfs_fadvise(r->file, r->from, 2 * KEVENT_READER_FILL,
-		    POSIX_FADV_WILLNEED);
+	if (ahead > 0)
+		vfs_fadvise(r->file, r->from, ahead, POSIX_FADV_WILLNEED);
 	do {
+		size_t step = PAGE_SIZE - offset_in_page(pos);
 		ssize_t ret = 1;
 
 		if (pos == r->from || !kevent_reader_has(r, pos))
 			ret = kevent_reader_touch(r, pos);
+		r->to = pos;
 		if (ret < 0) {
 			r->error = kevent_reader_error(ret);
 			break;
 		}
-		pos = (pos | ~PAGE_MASK) + 1;
+		/* a file may end where the numbers do */
+		r->to++;
+		if (end - pos <= step)
+			break;
+		pos += step;
 		cond_resched();
-	} while (pos < end && READ_ONCE(r->transfer));
-	r->to = pos;
+	} while (READ_ONCE(r->transfer));
 }
 
 /* How many bytes are to be copied: to read the end of the file takes one more. */
 static size_t kevent_copy_room(const struct kevent_reader *r)
 {
-	loff_t room = r->end - r->from, size = i_size_read(file_inode(r->file));
+	loff_t left = i_size_read(file_inode(r->file)) - r->from;
+	loff_t room = r->end - r->from;
 
 	room = min_t(loff_t, room, KEVENT_READER_PAGES * PAGE_SIZE);
 	/* where there is no size there may be contents */
-	return size > r->from ? min(room, size - r->from + 1) : room;
+	return left > 0 && left < room ? left + 1 : room;
 }
 
 static int kevent_copy_read(struct kevent_reader *r, size_t room)
@@ -434,35 +441,34 @@ static ssize_t kevent_reader_send_copy(struct kevent_reader *r,
 	return ret;
 }
 
-/* What is seen of a batch: bytes from @r->pos on, all of them up to date. */
+/* How many bytes from @r->pos on a batch has, in so many elements of @bvec. */
 static size_t kevent_reader_see(struct kevent_reader *r,
 				struct folio_batch *batch, struct bio_vec *bvec,
 				unsigned int *nr)
 {
 	struct address_space *mapping = r->file->f_mapping;
-	loff_t pos = r->pos, size;
+	size_t length = 0;
 	unsigned int i;
+	loff_t left;
 
 	for (i = 0; i < folio_batch_count(batch); i++) {
 		struct folio *folio = batch->folios[i];
-		size_t offset = pos - folio_pos(folio);
+		u64 offset = (u64)r->pos + length - folio_pos(folio);
 
-		if (pos < folio_pos(folio) || offset >= folio_size(folio) ||
-		    !folio_test_uptodate(folio) || folio_contain_hwpoisoned_page(folio))
+		if (offset >= folio_size(folio) || !folio_test_uptodate(folio) ||
+		    folio_contain_hwpoisoned_page(folio))
 			break;
 		folio_mark_accessed(folio);
 		if (mapping_writably_mapped(mapping))
 			flush_dcache_folio(folio);
 		bvec_set_page(&bvec[i], folio_page(folio, offset / PAGE_SIZE),
 			      folio_size(folio) - offset, offset % PAGE_SIZE);
-		pos += folio_size(folio) - offset;
+		length += folio_size(folio) - offset;
 	}
-	/* no bytes beyond the end that there was when they were up to date */
-	size = min(i_size_read(mapping->host), r->end);
-	pos = min(pos, size);
-	for (*nr = 0, size = r->pos; size < pos; (*nr)++)
-		size += bvec[*nr].bv_len;
-	return pos > r->pos ? pos - r->pos : 0;
+	*nr = i;
+	/* none beyond the end that there was when they were up to date */
+	left = min(i_size_read(mapping->host), r->end) - r->pos;
+	return left > 0 ? min_t(u64, length, left) : 0;
 }
 
 /* Sends what the page cache has: bytes, 0 where that is nothing, or -errno. */

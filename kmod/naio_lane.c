@@ -57,8 +57,11 @@ static void kevent_lane_start_locked(struct kevent_lane *lane)
 {
 	struct kevent_naio *t = kevent_lane_first_locked(lane);
 
-	if (t && t->prepared && !t->multishot)
-		queue_work(t->kevent.user->account->naio, &lane->work);
+	if (!t || !t->prepared || t->multishot)
+		return;
+	atomic_inc(&lane->works);
+	if (!queue_work(t->kevent.user->account->naio, &lane->work))
+		atomic_dec(&lane->works);
 }
 
 /* A moment later the work is started, unless somebody has moved something. */
@@ -205,6 +208,12 @@ static int kevent_lane_call(struct kevent_naio *t, struct socket *sock)
 			      kevent_naio_step(t, sock);
 }
 
+/* Whether the current process sends in its own name, where that can be seen. */
+static bool kevent_lane_suits(const struct kevent_naio *t)
+{
+	return !t->pid || t->pid == task_tgid(current);
+}
+
 /* As kevent_naio_step(), in the name of whoever asked for the transfer. */
 static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 {
@@ -218,6 +227,8 @@ static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 		t->broken = true;
 		return 1;
 	}
+	if (!kevent_lane_suits(t))
+		return kevent_naio_step_as(t, sock);
 	if (t->cred == current_cred())
 		return kevent_lane_call(t, sock);
 	old = override_creds(t->cred);
@@ -226,9 +237,8 @@ static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 	return ret;
 }
 
-static void kevent_lane_work(struct work_struct *work)
+static void kevent_lane_do(struct kevent_lane *lane)
 {
-	struct kevent_lane *lane = container_of(work, struct kevent_lane, work);
 	struct file *file = kevent_end_file(lane->end);
 	unsigned int steps = KEVENT_LANE_STEPS;
 	bool more = true;
@@ -260,6 +270,17 @@ static void kevent_lane_work(struct work_struct *work)
 	spin_unlock_irq(&lane->lock);
 }
 
+/* The queues of two users may run it at the same time. */
+static void kevent_lane_work(struct work_struct *work)
+{
+	struct kevent_lane *lane = container_of(work, struct kevent_lane, work);
+
+	kevent_lane_do(lane);
+	/* from here on the lane may be gone */
+	if (atomic_dec_and_test(&lane->works))
+		wake_up_var(&lane->works);
+}
+
 /**
  * kevent_lane_run - move a transfer as far as it goes now
  * @t:		the transfer, claimed by the caller; nothing happens where it is
@@ -272,7 +293,8 @@ void kevent_lane_run(struct kevent_naio *t)
 	struct file *file;
 	int ret;
 
-	if (!kevent_lane_begin(lane, t))
+	/* what does not suit is left to the work */
+	if (!kevent_lane_suits(t) || !kevent_lane_begin(lane, t))
 		return;
 	file = kevent_end_file(lane->end);
 	do {
@@ -415,7 +437,10 @@ void kevent_lane_exit(struct kevent_lane *lane)
 	spin_lock_irq(&kevent_called_lock);
 	list_del_init(&lane->called_node);
 	spin_unlock_irq(&kevent_called_lock);
-	cancel_work_sync(&lane->work);
+	if (cancel_work_sync(&lane->work))
+		atomic_dec(&lane->works);
+	/* it is known to run in one place, and may run in another as well */
+	wait_var_event(&lane->works, !atomic_read(&lane->works));
 }
 
 /**

@@ -2,14 +2,17 @@
 """Requests: what a queue is asked to watch, and one constructor for each source."""
 
 import operator
+import os
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
 from pykevent.abi import (
+    NAIO_MAX,
     REQUEST,
     SENDFILE,
     SENDFILE_ALL,
+    SENDFILE_EXTRA,
     EventType,
     Flags,
     InodeEvents,
@@ -230,6 +233,18 @@ def naio_event(
     return Request(EventType.NAIO, ident, events, flags, cookie, params)
 
 
+def check_transfer(events: NaioEvents, length: int, flags: Flags) -> None:
+    """ValueError, which says more than the device's EINVAL, where it would refuse the transfer."""
+    if length > NAIO_MAX:
+        raise ValueError(f"a transfer has at most {NAIO_MAX:#x} bytes, not {length:#x}")
+    if not length and events == NaioEvents.RECV:
+        raise ValueError("an empty buffer receives nothing")
+    if flags & Flags.MULTISHOT and flags & Flags.WAITALL:
+        raise ValueError("multishot takes whatever came: not with waitall")
+    if flags & Flags.DISPATCH and not flags & Flags.MULTISHOT:
+        raise ValueError("dispatch is for multishot")
+
+
 def sendfile_argument(
     file: FileLike,
     offset: int,
@@ -241,7 +256,11 @@ def sendfile_argument(
 
     `length` None: all up to the end of the file.
     """
+    if isinstance(file, (str, bytes, os.PathLike)):
+        raise TypeError(f"{file!r} is not an open file: open() it first")
     prefix, suffix = bytes(memoryview(prefix)), bytes(memoryview(suffix))
+    if len(prefix) + len(suffix) > SENDFILE_EXTRA:
+        raise ValueError(f"prefix and suffix are more than {SENDFILE_EXTRA} bytes together")
     header = SENDFILE.pack(
         check_range(offset, 64, "offset"),
         SENDFILE_ALL if length is None else check_range(length, 63, "length"),

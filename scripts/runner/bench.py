@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -66,7 +67,7 @@ def measure(
         sys.executable, "scripts/guest", series, *options, "--timeout", str(limit),
         "--results", str(results),
         "--", "sh", "-c",
-        f'exec "$@" "$KEVENT_RESULTS/{name}" {" ".join(arguments)}', "sh", *words,
+        f'exec "$@" "$KEVENT_RESULTS/{name}" {shlex.join(arguments)}', "sh", *words,
     ]  # fmt: skip
     # The rows as they come are for who watches; the table is the result.
     status = subprocess.run(command, cwd=TREE, stdout=sys.stderr, check=False).returncode

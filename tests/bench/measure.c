@@ -18,12 +18,16 @@
 struct row {
 	const char *name;
 	const char *unit;
-	double value[COLUMNS];
+	double value[MAX_COLUMNS];
 };
 
-static const char *const column_names[COLUMNS] = {
+void (*shift_more)(void);
+
+static const char *const usual_columns[] = {
 	"kevent", "epoll", "uring", "other",
 };
+static const char *const *column_names = usual_columns;
+static unsigned int nr_columns = ARRAY_SIZE(usual_columns);
 static struct row rows[MAX_ROWS];
 static size_t nr_rows;
 
@@ -82,6 +86,8 @@ static void shift_phase(void)
 	}
 	SYS(epoll_ctl(e, EPOLL_CTL_ADD, fd, &ev));
 	CHECK_EQ(add(q, KEVENT_POLL, fd, EPOLLIN, 0, 0), 0);
+	if (shift_more)
+		shift_more();
 }
 
 static double repeat(sample_fn sample, void *context, double per,
@@ -117,18 +123,36 @@ double median_with_switches(sample_fn sample, void *context, double per)
 	return repeat(sample, context, per, true);
 }
 
+void columns_are(const char *const *names, unsigned int nr)
+{
+	CHECK(nr <= MAX_COLUMNS && !nr_rows);
+	column_names = names;
+	nr_columns = nr;
+}
+
+void rows_head(void)
+{
+	unsigned int i;
+
+	printf("%-58s", "");
+	for (i = 0; i < nr_columns; i++)
+		printf(" %9s", column_names[i]);
+	printf("\n");
+}
+
 void row_begin(const char *name, const char *unit)
 {
-	int i;
+	unsigned int i;
 
 	CHECK(nr_rows < MAX_ROWS);
 	rows[nr_rows] = (struct row){ .name = name, .unit = unit };
-	for (i = 0; i < COLUMNS; i++)
+	for (i = 0; i < nr_columns; i++)
 		rows[nr_rows].value[i] = ABSENT;
 }
 
-void row_value(enum column column, double value)
+void row_value(unsigned int column, double value)
 {
+	CHECK(column < nr_columns);
 	rows[nr_rows].value[column] = value;
 }
 
@@ -136,10 +160,10 @@ void row_value(enum column column, double value)
 void row_end(void)
 {
 	const struct row *row = &rows[nr_rows++];
-	int i;
+	unsigned int i;
 
 	printf("%-58s", row->name);
-	for (i = 0; i < COLUMNS; i++) {
+	for (i = 0; i < nr_columns; i++) {
 		if (row->value[i] == ABSENT)
 			printf(" %9s", "");
 		else
@@ -153,8 +177,8 @@ void rows_write(const char *path)
 {
 	FILE *file = fopen(path, "w");
 	struct utsname name;
+	unsigned int c;
 	size_t i;
-	int c;
 
 	if (!file)
 		FAIL("%s does not open", path);
@@ -163,7 +187,7 @@ void rows_write(const char *path)
 	for (i = 0; i < nr_rows; i++) {
 		fprintf(file, "%s\n {\"name\": \"%s\", \"unit\": \"%s\"",
 			i ? "," : "", rows[i].name, rows[i].unit);
-		for (c = 0; c < COLUMNS; c++) {
+		for (c = 0; c < nr_columns; c++) {
 			if (rows[i].value[c] == ABSENT)
 				fprintf(file, ", \"%s\": null",
 					column_names[c]);

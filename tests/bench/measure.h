@@ -27,13 +27,24 @@ double median_of(sample_fn sample, void *context, double per);
 /* As above for work that does sleep, where another thread runs instead. */
 double median_with_switches(sample_fn sample, void *context, double per);
 
+/*
+ * Called between two repetitions, to move along what measure.c does not: the
+ * places where the allocators have come to.
+ */
+extern void (*shift_more)(void);
+
 /* The table: a row has a value for each column, or ABSENT. */
 #define ABSENT	(-1.0)
+#define MAX_COLUMNS	4
 
-enum column { KEVENT_COLUMN, EPOLL_COLUMN, URING_COLUMN, OTHER_COLUMN, COLUMNS };
+/* The columns, unless columns_are() says before the first row what they are. */
+enum column { KEVENT_COLUMN, EPOLL_COLUMN, URING_COLUMN, OTHER_COLUMN };
 
+void columns_are(const char *const *names, unsigned int nr);
 void row_begin(const char *name, const char *unit);
-void row_value(enum column column, double value);
+void row_value(unsigned int column, double value);
+/* The names of the columns, above the rows. */
+void rows_head(void);
 void row_end(void);
 /* Writes the rows as JSON. */
 void rows_write(const char *path);

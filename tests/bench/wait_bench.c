@@ -139,8 +139,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: %s FILE\n", argv[0]);
 		return 2;
 	}
-	printf("%-58s %9s %9s %9s %9s\n", "", "kevent", "epoll", "uring",
-	       "other");
+	rows_head();
 	run();
 	rows_write(argv[1]);
 	return 0;

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
+import struct
 import threading
 
 import pytest
 
-from pykevent import EventFlags, NaioEvents, Queue
+from pykevent import EventFlags, Feature, Info, NaioEvents, Queue
 
-from .sockets import Pair, kinds
-from .support import cookies, now, one, refused, soon
+from .sockets import STREAMS, Pair, kinds
+from .support import DEADLINE, InThread, cookies, now, one, poll_bits, refused, soon, until_polled
 
 pytestmark = pytest.mark.needs("NAIO")
 
@@ -24,9 +26,10 @@ MUCH = 3_000_000
 
 
 def narrow(*ends: socket.socket) -> None:
-    """Leave these sockets little room to send."""
+    """Leave these sockets little room to send, and the kernel no occasion to give them more."""
     for end in ends:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131072)
 
 
 def receive(sock: socket.socket, count: int) -> bytes:
@@ -37,7 +40,7 @@ def receive(sock: socket.socket, count: int) -> bytes:
     return bytes(got)
 
 
-@kinds(TCP + UDP)
+@kinds(STREAMS + UDP)
 def test_what_the_socket_has_room_for_is_sent_at_once(queue: Queue, ends: Pair) -> None:
     near, far = ends
     transfer = queue.send(near, b"hello", cookie=3)
@@ -47,7 +50,7 @@ def test_what_the_socket_has_room_for_is_sent_at_once(queue: Queue, ends: Pair) 
     assert far.recv(100) == b"hello"
 
 
-@kinds(TCP)
+@kinds(STREAMS)
 @pytest.mark.parametrize("blocking", [True, False])
 def test_it_ends_when_every_byte_is_taken_and_not_before(
     queue: Queue, ends: Pair, blocking: bool
@@ -66,7 +69,22 @@ def test_it_ends_when_every_byte_is_taken_and_not_before(
     assert (event.data, event.error) == (MUCH, 0)
 
 
-@kinds(TCP)
+@kinds(STREAMS)
+def test_poll_of_the_queue_says_that_all_is_sent_and_not_before(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    narrow(near, far)
+    queue.send(near, bytes(MUCH))
+    assert poll_bits(queue.fileno(), select.POLLIN) == 0
+    receive(far, MUCH // 2)
+    assert poll_bits(queue.fileno(), select.POLLIN) == 0
+    reader = InThread(lambda: receive(far, MUCH - MUCH // 2))
+    until_polled(queue.fileno(), select.POLLIN)
+    (event,) = now(queue)
+    assert (event.data, event.last) == (MUCH, True)
+    assert len(reader.result()) == MUCH - MUCH // 2
+
+
+@kinds(STREAMS)
 def test_bytes_of_several_transfers_come_in_their_order(queue: Queue, ends: Pair) -> None:
     near, far = ends
     narrow(near, far)
@@ -97,7 +115,7 @@ def test_what_two_threads_send_is_not_mixed(queue: Queue, tcp: Pair) -> None:
     assert all(event.data == size for event in soon(queue, 2 * number))
 
 
-@kinds(TCP)
+@kinds(STREAMS)
 def test_a_reset_by_the_peer_ends_it_with_what_was_taken(queue: Queue, ends: Pair) -> None:
     near, far = ends
     narrow(near, far)
@@ -113,7 +131,7 @@ def test_a_reset_by_the_peer_ends_it_with_what_was_taken(queue: Queue, ends: Pai
         transfer.result()
 
 
-@kinds(TCP)
+@kinds(STREAMS)
 def test_a_direction_that_is_shut_is_epipe_and_no_signal(queue: Queue, ends: Pair) -> None:
     near, _ = ends
     near.shutdown(socket.SHUT_WR)
@@ -161,10 +179,34 @@ def test_the_buffer_may_change_once_the_event_has_come(queue: Queue, tcp: Pair) 
     assert seen == [wanted]
 
 
-@kinds(["UNIX stream", "UNIX datagram", "UNIX seqpacket"])
-def test_sending_by_a_unix_socket_is_eopnotsupp(queue: Queue, ends: Pair) -> None:
+@kinds(["UNIX datagram", "UNIX seqpacket"])
+def test_sending_by_a_unix_socket_of_messages_is_eopnotsupp(queue: Queue, ends: Pair) -> None:
     with refused(errno.EOPNOTSUPP):
         queue.send(ends[0], b"x")
+
+
+@kinds(["UNIX stream"])
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_a_unix_socket_sends_names_the_process_that_asked(
+    queue: Queue, ends: Pair, info: Info, waits: bool
+) -> None:
+    if info.features & Feature.SIM and os.geteuid() != 0:
+        pytest.skip("to name another process takes root")
+    near, far = ends
+    narrow(near, far)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    far.settimeout(DEADLINE)
+    content = os.urandom(MUCH)
+    queue.send(near, content)
+    got, senders = bytearray(), set()
+    while len(got) < MUCH:
+        data, control, _, _ = far.recvmsg(65536, 1000)
+        got += data
+        senders |= {struct.unpack("3i", value) for _, _, value in control}
+        if waits:
+            now(queue)
+    assert bytes(got) == content
+    assert senders == {(os.getpid(), os.getuid(), os.getgid())}
 
 
 def test_a_connection_in_progress_is_waited_for(queue: Queue) -> None:

@@ -17,17 +17,28 @@ from pathlib import Path
 import pytest
 
 import pykevent
-from pykevent import EventFlags, EventType, Flags, NaioEvents, Queue, Request, abi
+from pykevent import (
+    EventFlags,
+    EventType,
+    FileKind,
+    Flags,
+    NaioEvents,
+    PollEvents,
+    Queue,
+    Request,
+    abi,
+)
 from pykevent.requests import sendfile_argument
 from pykevent.transfers import Exported
 
 from .sockets import Pair, kinds
 from .support import as_nobody, child, cookies, eventually, now, one, refused, soon, tcp_pair
-from .test_naio_send import MUCH, TCP, narrow, receive
+from .test_naio_send import MUCH, narrow, receive
 
 pytestmark = pytest.mark.needs("NAIO")
 
 SENDFILE = NaioEvents.SENDFILE
+TCP = ["TCP over IPv4", "TCP over IPv6"]
 PAGE = mmap.PAGESIZE
 SIZE = 100_003
 """Bytes of a file that fits into a socket, and ends in the middle of a page."""
@@ -233,6 +244,19 @@ def test_what_was_never_written_is_sent_as_zeros(queue: Queue, tcp: Pair, make: 
     assert one(queue).data == 90 * PAGE + 1
     near.close()
     assert receiver.all() == wanted
+
+
+def test_a_file_may_end_where_the_numbers_do(queue: Queue, tcp: Pair, stack: ExitStack) -> None:
+    near, far = tcp
+    file = in_memory()
+    stack.callback(os.close, file)
+    os.ftruncate(file, 2**63 - 1)
+    last = 2**63 - PAGE
+    os.pwrite(file, b"hello", last - 3)
+    queue.sendfile(near, file, last - PAGE - 9, suffix=b"tail")
+    whole = bytes(PAGE + 6) + b"hello" + bytes(PAGE - 3) + b"tail"
+    assert receive(far, len(whole)) == whole
+    assert one(queue).data == len(whole)
 
 
 def test_a_file_that_is_not_cached_is_sent(
@@ -608,7 +632,8 @@ def test_what_goes_round_a_file_is_bounded(queue: Queue, tcp: Pair, make: Make) 
     most = abi.SENDFILE_EXTRA
     for prefix, suffix in ((most + 1, 0), (0, most + 1), (most // 2, most // 2 + 1)):
         with refused(errno.EINVAL):
-            queue.sendfile(near, file, prefix=bytes(prefix), suffix=bytes(suffix))
+            argument = abi.SENDFILE.pack(0, 1, file, 0, prefix, suffix)
+            ask(queue, near, argument + bytes(prefix + suffix))
     # sizes whose sum is small, and is not if it is made as it should be
     for prefix, suffix in ((2**32 - 1, 1), (2**31, 2**31), (2**32 - 8, 16)):
         with refused(errno.EINVAL):
@@ -759,5 +784,38 @@ def test_no_more_files_are_held_than_one_process_could_have_open(tcp: Pair, much
                 own.sendfile(near, file)
             own.close()
             later.sendfile(near, file, 0, 1)
+
+    as_nobody(asks)
+
+
+@pytest.mark.needs("POLL")
+def test_files_being_sent_are_held_together_with_those_that_poll_pins(
+    tcp: Pair, much: bytes
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    near, far = tcp
+    narrow(near, far)
+
+    def asks() -> None:
+        file = in_memory()
+        os.pwrite(file, much, 0)
+        # A device, which is pinned by every kernel.
+        devices = [os.open("/dev/random", os.O_RDONLY | os.O_CLOEXEC) for _ in range(5)]
+        pin = [pykevent.poll_event(device, PollEvents.PRI) for device in devices]
+        with pykevent.open() as own:
+            assert own.info().pinned & FileKind.OTHER
+            resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+            assert own.add_many(pin[:4]) == [0] * 4
+            transfers = [own.sendfile(near, file) for _ in range(16)]
+            for _ in range(2):
+                with refused(errno.EMFILE):
+                    own.sendfile(near, file)
+                with refused(errno.EMFILE):
+                    own.add(pin[4])
+                assert transfers[5].cancel()
+                own.add(pin[4])
+                own.remove(EventType.POLL, devices[4])
+                transfers[5] = own.sendfile(near, file)
 
     as_nobody(asks)

@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Files to send on file systems that take root to have: on a disk, and in user space.
+
+Of these the module sees what is cached, has the rest read, or has all of it read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+import pykevent
+from pykevent import Feature, Queue
+from tests.conformance.support import as_nobody, child, eventually, now, one, tcp_pair
+from tests.kernel import stuck
+
+FOLDER = Path(__file__).resolve().parent
+DEVICE = Path(os.environ.get("KEVENT_DEVICE") or "/dev/kevent")
+PAGE = 4096
+SIZE = 8 << 20
+READERS = 16
+"""Files that are read for one user at once, see KEVENT_READERS."""
+AT_ONCE = 10.0
+"""Seconds within which what waits for nobody returns, also on a slow machine."""
+
+Pair = tuple[socket.socket, socket.socket]
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        os.environ.get("KEVENT_CHECK_KMSG") != "1", reason="mounts file systems: in a guest only"
+    ),
+]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+def queue(stack: ExitStack) -> Queue:
+    opened = stack.enter_context(pykevent.open())
+    if Feature.NAIO not in opened.info().features:
+        pytest.skip("INFO has no NAIO")
+    return opened
+
+
+@pytest.fixture
+def new_pair(stack: ExitStack) -> Callable[[], Pair]:
+    """Makes connections, of which the first end has little room to send."""
+
+    def made() -> Pair:
+        near, far = tcp_pair()
+        stack.enter_context(near)
+        stack.enter_context(far)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        return near, far
+
+    return made
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+def have(*modules: str) -> None:
+    """Skip where this kernel has no such file system."""
+    for name in modules:
+        done = subprocess.run(["modprobe", name], stdin=subprocess.DEVNULL, capture_output=True)
+        known = Path("/proc/filesystems").read_text().split()
+        if done.returncode and name not in known:
+            pytest.skip(f"no {name} in this kernel")
+
+
+def receive(sock: socket.socket, count: int) -> bytes:
+    got = bytearray()
+    while len(got) < count and (part := sock.recv(min(count - len(got), 65536))):
+        got += part
+    return bytes(got)
+
+
+class Receiver:
+    """Takes all that comes, on a thread of its own, until the stream ends."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.got = bytearray()
+        self._sock = sock
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while part := self._sock.recv(65536):
+            self.got += part
+
+    def all(self) -> bytes:
+        self._thread.join(60)
+        assert not self._thread.is_alive(), "the stream does not end"
+        return bytes(self.got)
+
+
+@contextmanager
+def within(seconds: float, what: str) -> Iterator[None]:
+    begin = time.monotonic()
+    yield
+    took = time.monotonic() - begin
+    assert took < seconds, f"{what} took {took:.1f} s"
+
+
+def unmount(place: Path) -> None:
+    """Once nobody holds a file of it any more, which no one does for long."""
+
+    def gone() -> bool:
+        return not subprocess.run(["umount", place], capture_output=True).returncode
+
+    eventually(gone, f"nobody holds a file of {place}")
+
+
+# On a disk
+
+
+class Disk:
+    """A file system on a disk, with one file that is nowhere but there."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.path = place / "file"
+        self.content = os.urandom(SIZE)
+        self.path.write_bytes(self.content)
+
+    def forget(self) -> None:
+        """Have nothing of it cached."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert not self.cached(file.fileno(), 0)
+
+    @staticmethod
+    def cached(fd: int, at: int) -> bool:
+        """Whether a byte of the file is in memory."""
+        try:
+            return os.preadv(fd, [bytearray(1)], at, os.RWF_NOWAIT) == 1
+        except BlockingIOError:
+            return False
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    have("loop", "ext4")
+    image, place = tmp_path / "image", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    place.mkdir()
+    run("mkfs.ext4", "-q", "-F", image)
+    run("mount", "-o", "loop", image, place)
+    try:
+        yield Disk(place)
+    finally:
+        unmount(place)
+
+
+def test_a_file_is_read_from_the_disk(
+    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+) -> None:
+    near, far = new_pair()
+    receiver = Receiver(far)
+    wanted = b""
+    for offset, length in ((0, SIZE), (1, SIZE - 1), (12_345, 3_000_000), (SIZE - 9, 9)):
+        disk.forget()
+        with disk.path.open("rb") as file:
+            queue.sendfile(near, file, offset, length, prefix=b"head", suffix=b"tail")
+        event = one(queue)
+        assert (event.data, event.error) == (length + 8, 0)
+        wanted += b"head" + disk.content[offset : offset + length] + b"tail"
+    near.close()
+    assert receiver.all() == wanted
+
+
+def test_a_part_of_the_file_may_be_there(
+    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+) -> None:
+    near, far = new_pair()
+    receiver = Receiver(far)
+    with disk.path.open("rb") as file:
+        disk.forget()
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        for page in (0, 1, 7, 8, 9, 31, 32, 100, 1000):
+            os.pread(file.fileno(), 1, page * PAGE)
+        queue.sendfile(near, file)
+        assert one(queue).data == SIZE
+    near.close()
+    assert receiver.all() == disk.content
+
+
+def test_pages_that_are_evicted_meanwhile_are_read_again(
+    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+) -> None:
+    near, far = new_pair()
+    receiver = Receiver(far)
+    stop = threading.Event()
+
+    def evicts() -> None:
+        with disk.path.open("rb") as file:
+            while not stop.is_set():
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    thread = threading.Thread(target=evicts)
+    thread.start()
+    try:
+        with disk.path.open("rb") as file:
+            for _ in range(3):
+                queue.sendfile(near, file)
+                event = one(queue)
+                assert (event.data, event.error) == (SIZE, 0)
+    finally:
+        stop.set()
+        thread.join()
+    near.close()
+    assert receiver.all() == 3 * disk.content
+
+
+def test_what_comes_next_is_read_while_the_peer_is_slow_and_no_more(
+    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+) -> None:
+    near, far = new_pair()
+    disk.forget()
+    with disk.path.open("rb") as file:
+        transfer = queue.sendfile(near, file)
+        assert far.recv(1, socket.MSG_PEEK)
+        eventually(lambda: disk.cached(file.fileno(), 200_000), "it is read ahead")
+        assert not disk.cached(file.fileno(), SIZE // 2)
+        assert transfer.cancel()
+        assert transfer.moved < SIZE // 4
+
+
+def test_the_access_is_dated_as_the_mount_says(
+    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+) -> None:
+    near, far = new_pair()
+    Receiver(far)
+
+    def dated(how: str) -> bool:
+        run("mount", "-o", f"remount,{how}", disk.place)
+        # long before it was written to
+        os.utime(disk.path, ns=(10**9, 2 * 10**9))
+        with disk.path.open("rb") as file:
+            os.pread(file.fileno(), 0, 0)
+            queue.sendfile(near, file, 0, 100)
+            assert one(queue).data == 100
+            return os.fstat(file.fileno()).st_atime_ns > 10**9
+
+    assert dated("relatime")
+    assert dated("strictatime")
+    assert not dated("noatime")
+
+
+# In user space
+
+
+class Served:
+    """A file system that `stuck` serves."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._process = subprocess.Popen(
+            [sys.executable, FOLDER / "stuck.py", place],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        eventually(lambda: os.path.ismount(place), "it is mounted")
+
+    def until_read(self, count: int) -> list[str]:
+        """The files of which so many reads have begun."""
+        assert self._process.stdout is not None
+        return [self._process.stdout.readline().strip() for _ in range(count)]
+
+    def answer(self) -> None:
+        """Have all reads end, from now on at once."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def end(self) -> None:
+        """Unmount it, which takes that nobody has a file of it open."""
+        self.answer()
+        unmount(self.place)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process.wait(60)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    have("fuse")
+    place = tmp_path / "stuck"
+    place.mkdir()
+    found = Served(place)
+    try:
+        yield found
+    finally:
+        found.end()
+
+
+def test_a_file_in_user_space_is_sent(
+    queue: Queue, new_pair: Callable[[], Pair], served: Served
+) -> None:
+    near, far = new_pair()
+    receiver = Receiver(far)
+    served.answer()
+    with (served.place / "any").open("rb") as file:
+        queue.sendfile(near, file, prefix=b"head", suffix=b"tail")
+        assert one(queue).data == stuck.SIZE + 8
+        queue.sendfile(near, file, 12_345, 500_000)
+        assert one(queue).data == 500_000
+    near.close()
+    whole = stuck.content(0, stuck.SIZE)
+    assert receiver.all() == b"head" + whole + b"tail" + whole[12_345:512_345]
+
+
+def test_a_file_that_cannot_be_read_is_an_error_after_what_could(
+    queue: Queue, new_pair: Callable[[], Pair], served: Served
+) -> None:
+    near, far = new_pair()
+    receiver = Receiver(far)
+    with (served.place / "broken").open("rb") as file:
+        queue.sendfile(near, file, prefix=b"head", suffix=b"tail")
+        event = one(queue)
+        assert (event.data, event.error) == (stuck.GOOD + 4, errno.EIO)
+        queue.sendfile(near, file, stuck.GOOD, 1)
+        event = one(queue)
+        assert (event.data, event.error) == (0, errno.EIO)
+    near.close()
+    assert receiver.all() == b"head" + stuck.content(0, stuck.GOOD)
+
+
+def test_files_that_nobody_reads_hold_up_neither_remove_nor_close(
+    queue: Queue, new_pair: Callable[[], Pair], served: Served
+) -> None:
+    transfers = []
+    for number in range(READERS + 4):
+        near, _ = new_pair()
+        with (served.place / f"file{number}").open("rb") as file, within(AT_ONCE, "ADD"):
+            transfers.append(queue.sendfile(near, file, prefix=b"head"))
+    reading = served.until_read(READERS)
+    assert sorted(reading) == sorted(f"file{number}" for number in range(READERS))
+    with within(AT_ONCE, "WAIT"):
+        assert now(queue) == []
+    for transfer in transfers[::3]:
+        with within(AT_ONCE, "REMOVE"):
+            assert transfer.cancel()
+        assert (transfer.moved, transfer.error) == (4, errno.ECANCELED)
+    with within(AT_ONCE, "close"):
+        queue.close()
+    assert all(transfer.done for transfer in transfers)
+
+
+def test_files_that_nobody_reads_hold_up_no_other_that_is_cached(
+    queue: Queue, new_pair: Callable[[], Pair], served: Served
+) -> None:
+    for number in range(READERS):
+        near, _ = new_pair()
+        with (served.place / f"file{number}").open("rb") as file:
+            queue.sendfile(near, file)
+    served.until_read(READERS)
+    near, far = new_pair()
+    holes = os.memfd_create("test")
+    os.pwrite(holes, b"hello", 0)
+    queue.sendfile(near, holes)
+    assert one(queue).data == 5
+    assert far.recv(10) == b"hello"
+    os.ftruncate(holes, 3 * PAGE)
+
+    def asks() -> None:
+        # what has to be read takes a reader, of which another user has as many
+        with pykevent.open() as own:
+            own.sendfile(near, holes)
+            assert one(own).data == 3 * PAGE
+
+    as_nobody(asks)
+    assert receive(far, 3 * PAGE) == b"hello".ljust(3 * PAGE, b"\0")
+    # the same user's waits for its turn
+    last = queue.sendfile(near, holes, cookie=1)
+    assert now(queue) == []
+    assert not last.done
+    served.answer()
+    eventually(lambda: bool(now(queue)) or last.done, "a reader has time for it")
+    assert receive(far, 3 * PAGE) == b"hello".ljust(3 * PAGE, b"\0")
+    os.close(holes)
+
+
+def test_a_file_that_nobody_reads_holds_up_no_process_that_is_killed(
+    new_pair: Callable[[], Pair], served: Served
+) -> None:
+    near, _ = new_pair()
+
+    def asks() -> None:
+        own = pykevent.open()
+        with (served.place / "any").open("rb") as file:
+            own.sendfile(near, file)
+        own.wait()
+
+    with child(asks) as process:
+        served.until_read(1)
+        with within(AT_ONCE, "SIGKILL"):
+            process.kill()
