@@ -317,7 +317,7 @@ def _itself(step: Step) -> Step:
 def _transfer(draw: Draw) -> Request:
     """An ADD of a transfer, nearly always one that makes sense."""
     send = _chance(draw, 30)
-    fd = draw(pick((104, 105) if send else (100, 100, 101, 102, 103, 104, 105, 105)))
+    fd = draw(pick((100, 101, 104, 104, 105) if send else (100, 100, 101, 102, 103, 104, 105, 105)))
     events = int(NaioEvents.SEND if send else NaioEvents.RECV)
     flags = draw(pick((0, 0, 0, int(Flags.ONESHOT))))
     if not send and _chance(draw, 40):
