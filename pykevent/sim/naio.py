@@ -97,7 +97,7 @@ class NaioKevent(Transfer):
 
     def let_go(self) -> None:
         """Its memory is not needed any more."""
-        self._space = None
+        self._space = self._sender = None
         memory, self._memory = self._memory, None
         if memory is not None:
             self.user.system.memories.uncharge(memory, self._pages)
