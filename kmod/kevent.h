@@ -69,7 +69,7 @@ struct kevent_item {
  * @pinned:	pages that their transfers hold
  * @inode_group: inode.c: of their marks, once there has been one
  * @naio:	naio_lane.c: moves their transfers, once one had to wait
- * @reads:	naio_file.c: reads the files of their transfers, once there has been one
+ * @reads:	naio_file.c: reads files for them, once one was to be sent
  * @readers:	naio_file.c: files of transfers that are being read
  * @readers_wait: files that are to be read when it is their turn
  * @node:	in the table of all accounts

@@ -530,7 +530,7 @@ static size_t kevent_reader_see(struct kevent_reader *r,
 	return left > 0 ? min_t(u64, length, left) : 0;
 }
 
-/* Sends what the page cache has up to @end: bytes, 0 where that is nothing, or -errno. */
+/* Sends what the page cache has up to @end: bytes, 0 where nothing, or -errno. */
 static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
 					 struct socket *sock, loff_t end)
 {
