@@ -69,19 +69,21 @@ struct kevent_item {
  * @pinned:	pages that their transfers hold
  * @inode_group: inode.c: of their marks, once there has been one
  * @naio:	naio_lane.c: moves their transfers, once one had to wait
+ * @reads:	naio_file.c: reads files for them, once one was to be sent
  * @readers:	naio_file.c: files of transfers that are being read
  * @readers_wait: files that are to be read when it is their turn
  * @node:	in the table of all accounts
  */
 struct kevent_account {
 	kuid_t uid;
-	unsigned int refs;
+	refcount_t refs;
 	atomic_long_t kevents;
 	atomic_long_t events;
 	atomic_long_t pins;
 	atomic_long_t pinned;
 	struct fsnotify_group *inode_group;
 	struct workqueue_struct *naio;
+	struct workqueue_struct *reads;
 	unsigned int readers;
 	struct list_head readers_wait;
 	struct hlist_node node;
@@ -296,6 +298,7 @@ int kevent_account_init(void);
 void kevent_account_exit(void);
 struct kevent_account *kevent_account_get(void);
 void kevent_account_hold(struct kevent_account *account);
+void kevent_account_let_go(struct kevent_account *account);
 void kevent_account_put(struct kevent_account *account);
 int kevent_charge(struct kevent_user *user);
 void kevent_uncharge(struct kevent_user *user);
@@ -399,8 +402,13 @@ static inline u32 kevent_inode_limit(void)
 #ifdef KEVENT_HAVE_NAIO
 int kevent_naio_account_init(struct kevent_account *account);
 void kevent_naio_account_exit(struct kevent_account *account);
+void kevent_readers_account_exit(struct kevent_account *account);
 #else
 static inline void kevent_naio_account_exit(struct kevent_account *account)
+{
+}
+
+static inline void kevent_readers_account_exit(struct kevent_account *account)
 {
 }
 #endif
