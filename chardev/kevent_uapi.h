@@ -129,10 +129,11 @@ struct kevent_sendfile {
  * the rest is 0.
  *
  * A NAIO kevent is one transfer, and removed by the one event that tells of its
- * end; MODIFY does not take it.  REMOVE cancels it, returns when the kernel does
- * not touch the buffer any more, and sets @param[0] to the bytes that were moved
- * and @param[1] to the errno that its event would have told: 0 where it had
- * ended well, ECANCELED where it had not ended.
+ * end; MODIFY takes it only with KEVENT_MULTISHOT.  REMOVE cancels it, returns
+ * when the kernel does not touch the buffer any more, and sets @param[0] to the
+ * bytes that were moved and @param[1] to the errno that its event would have
+ * told: 0 where it had ended well, ECANCELED where it had not ended.  One that
+ * another thread is just being given is delivered as well, and says the same.
  *
  * With KEVENT_MULTISHOT it is a row of transfers into the same memory.  Each is
  * made by the WAIT that reports it; between two of these the memory is the

@@ -20,6 +20,9 @@ enum kevent_bug {
 	KEVENT_BUG_INDEX,	/* a number of the caller's is a place in a table */
 	KEVENT_BUG_UNLOCKED,	/* a kevent is posted to without its lock */
 	KEVENT_BUG_TREE,	/* the same of a tree, by a function of the kernel's */
+	KEVENT_BUG_PIN,		/* pages of a transfer stay pinned */
+	KEVENT_BUG_CANCEL,	/* a cancel does not wait for who moves the transfer */
+	KEVENT_BUG_KICK,	/* a socket is not looked at once it is hooked */
 };
 
 #ifndef KEVENT_BUG

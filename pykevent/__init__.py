@@ -8,6 +8,9 @@
         for event in queue.wait(timeout=1.0):
             print(event)
 
+`Queue.recv_into`, `Queue.send` and `Queue.sendfile` have the kernel move bytes between a socket and
+memory, or from a file; each gives a `Transfer`, and its end is an event as any other.
+
 `pykevent.open` goes by that name only: ``from pykevent import *`` leaves the built-in one alone.
 `pykevent.abi` has the structures and ioctl numbers underneath, `pykevent.selector` a selector for
 `selectors` and asyncio.

@@ -4,7 +4,7 @@
 import errno
 import os
 
-from pykevent.abi import EventType
+from pykevent.abi import EventType, NaioEvents
 from pykevent.mounts import is_simulated
 
 _OPEN_HINTS = {
@@ -44,22 +44,28 @@ _INVALID: dict[int, str] = {
     EventType.TIMER: ", or a clock that is none of the three, or a time beyond 2**63 ns",
 }
 _INVALID[EventType.PATH] = _INVALID[EventType.INODE]
-_INVALID[EventType.NAIO] = (
-    ", or not one of RECV, SEND and SENDFILE, or an empty buffer to receive into; a file to send "
-    "has to be a regular one, the part of it to end before 2**63, and prefix and suffix to be no "
-    "more than 16384 bytes together"
-)
 
 _NAIO_HINTS = {
-    errno.EBADF: "the socket is not open, or the file to send is not, or not for reading",
+    errno.EBADF: "the socket is not open",
+    errno.EINVAL: "more than 0x7ffff000 bytes, or none to receive, or a flag that it does not take",
     errno.EMFILE: "each file being sent is kept open, and the queues of this user keep as many "
     "open as RLIMIT_NOFILE (ulimit -Hn) allows",
     errno.EOPNOTSUPP: "this type of event was left out when the module was built, or this kind of "
-    "socket is not supported: TCP is, UDP but for files, and receiving from UNIX sockets",
+    "socket is not supported: TCP is, UDP but for files, and UNIX sockets, of which only streams "
+    "send, and no files",
     errno.ENOMEM: "buffers of transfers that wait are pinned, and RLIMIT_MEMLOCK (ulimit -l) says "
     "how much one process may pin",
     errno.EFAULT: "a buffer to receive into has to be writable, and may not be a file's shared "
     "mapping",
+}
+_SENDFILE_HINTS = {
+    errno.EBADF: "the file is not open, or not for reading, or the socket is not open",
+    errno.EINVAL: "the file has to be a regular one (no pipe, socket or directory), and the part "
+    "to end before 2**63; or a flag that it does not take",
+}
+_MODIFY_NAIO_HINTS = {
+    errno.EINVAL: "another socket than it was added with, or no multishot any more",
+    errno.EOPNOTSUPP: "only a multishot can be resumed or modified",
 }
 
 _DESCRIPTORS = (EventType.SOCKET, EventType.POLL, EventType.INODE)
@@ -129,8 +135,13 @@ def room_error(minimum: int, room: int) -> OSError:
     return OSError(errno.EINVAL, f"{message}; min ({minimum}) is more than max ({room})")
 
 
-def request_error(error: int, kind: int, *, simulated: bool = False) -> OSError:
-    """The error of one request of type `kind`; `simulated` says that a simulator has refused it."""
+def request_error(
+    error: int, kind: int, *, events: int = 0, modify: bool = False, simulated: bool = False
+) -> OSError:
+    """The error of one request of type `kind`; `simulated` says that a simulator has refused it.
+
+    Of a transfer also `events` matters, and whether it was to `modify` one.
+    """
     hints = [os.strerror(error)]
     if error == errno.EPERM and kind == EventType.POLL:
         hints.append("this file cannot be polled; a regular file never can")
@@ -139,14 +150,23 @@ def request_error(error: int, kind: int, *, simulated: bool = False) -> OSError:
             "a queue can watch neither itself nor what watches it; nor, where a thousand others "
             "watch it, anything that may be a queue of events itself"
         )
-    elif kind == EventType.NAIO and error in _NAIO_HINTS:
-        hints.append(_NAIO_HINTS[error])
+    elif kind == EventType.NAIO and error in (hints_of := _naio_hints(events, modify)):
+        hints.append(hints_of[error])
     elif error in _REQUEST_HINTS:
         more = _INVALID.get(kind, "") if error == errno.EINVAL else ""
         hints.append(_REQUEST_HINTS[error] + more)
     if simulated:
         hints += _simulated_hint(error, kind)
     return OSError(error, "; ".join(hints))
+
+
+def _naio_hints(events: int, modify: bool) -> dict[int, str]:
+    hints = dict(_NAIO_HINTS)
+    if events == NaioEvents.SENDFILE:
+        hints |= _SENDFILE_HINTS
+    if modify:
+        hints |= _MODIFY_NAIO_HINTS
+    return hints
 
 
 def _simulated_hint(error: int, kind: int) -> list[str]:

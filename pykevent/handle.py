@@ -199,6 +199,7 @@ class Handle:
     def __del__(self) -> None:
         # Nobody refers to it, so no call is in progress, whatever the count says that an
         # exception in the wrong moment has left behind.
+        self._closed = True
         with contextlib.suppress(OSError):
             self._release()
 

@@ -20,10 +20,17 @@ from pykevent.abi import (
     Flags,
     InodeEvents,
     NaioEvents,
+    Op,
     PollEvents,
     SocketEvents,
 )
-from pykevent.errors import ChangesAppliedError, open_error, request_error, room_error
+from pykevent.errors import (
+    SIMULATOR_DIED,
+    ChangesAppliedError,
+    open_error,
+    request_error,
+    room_error,
+)
 from pykevent.events import Event, parse_records
 from pykevent.handle import Handle
 from pykevent.mounts import is_simulated
@@ -34,6 +41,7 @@ from pykevent.requests import (
     FileLike,
     Request,
     check_range,
+    check_transfer,
     descriptor_of,
     naio_event,
     removal,
@@ -168,9 +176,11 @@ class Queue:
         cancelled.
         """
         with self._transfers.lock:
-            if not self._handle.closed:
-                self._cancel_all()
-            self._handle.close()
+            try:
+                if not self._handle.closed:
+                    self._cancel_all()
+            finally:
+                self._handle.close()
 
     def __del__(self) -> None:
         # Others may hold the same queue, for whom the kernel would go on to move bytes.
@@ -241,8 +251,9 @@ class Queue:
         """Stop watching; ioctl REMOVE.  No wait that starts after it delivers that kevent.
 
         `stale` removes instead all kevents that were added under this number of descriptor and
-        whose file it does not refer to any more, though another process holds it.  Raises
-        FileNotFoundError where there is none, OSError with EBADF for a closed descriptor.
+        whose file it does not refer to any more, though another process holds it.  A transfer is
+        cancelled.  Raises FileNotFoundError where there is none, OSError with EBADF for a closed
+        descriptor.
         """
         self._one(abi.REMOVE, removal(kind, ident, stale=stale))
 
@@ -325,12 +336,16 @@ class Queue:
 
         `multishot`: again and again.  Each wait that returns an event of it has put what the event
         tells of into the buffer, at its beginning; `done` is true after the last one, which is that
-        of the end of the stream, of an error or of the close.  With `dispatch` there is none
-        after an event until `Transfer.resume`, so that a thread may take its time over the bytes.
+        of the end of the stream, of an error or of the close.  The next wait of any thread
+        overwrites the buffer: send a copy of it (``bytes(buffer[:moved])``, or `received`), or use
+        `dispatch`, with which there is none after an event until `Transfer.resume`, and resume
+        once the send is done.  With several threads take the number of bytes from the event, not
+        from the handle.
 
         The buffer cannot be resized or freed until then.  Raises BufferError where it cannot be
-        written to; OSError with ENOMEM past RLIMIT_MEMLOCK, EINVAL for an empty buffer, EOPNOTSUPP
-        for a kind of socket that is not supported, otherwise as `add`.
+        written to, ValueError where it is empty or longer than 0x7ffff000 bytes, for `multishot`
+        with `waitall`, and for `dispatch` without `multishot`; OSError with ENOMEM past
+        RLIMIT_MEMLOCK, EOPNOTSUPP for a kind of socket that is not supported, otherwise as `add`.
         """
         flags = Flags(0)
         for wanted, flag in (
@@ -346,7 +361,7 @@ class Queue:
         """Have the kernel send all of `data`, any bytes-like object, by a socket; ioctl ADD.
 
         The event comes when the socket has taken every byte, which is not to say that the peer
-        has.  Raises as `recv_into`.
+        has.  A close of the socket before that cancels it.  Raises as `recv_into`.
         """
         exported = Exported(data, writable=False)
         return self._transfer(NaioEvents.SEND, fileobj, exported, Flags(0), cookie)
@@ -369,8 +384,9 @@ class Queue:
         transfer, without the suffix; `moved`, which counts all that was sent, says so.  Neither
         position nor descriptor of the file is needed any more when this returns.
 
-        Raises OSError with EBADF for a file that is not open for reading, EINVAL for one that is
-        not regular, EMFILE where too many are being sent, otherwise as `recv_into`.
+        Raises ValueError where prefix and suffix are more than 16384 bytes together, OSError with
+        EBADF for a file that is not open for reading, EINVAL for one that is not regular, EMFILE
+        where too many are being sent, otherwise as `recv_into`.
         """
         argument = sendfile_argument(file, offset, length, prefix, suffix)
         exported = Exported(argument, writable=False)
@@ -454,11 +470,18 @@ class Queue:
     def _transfer(
         self, kind: NaioEvents, fileobj: FileLike, exported: Exported, flags: Flags, cookie: int
     ) -> Transfer:
+        try:
+            check_transfer(kind, exported.length, flags)
+        except ValueError:
+            exported.release()
+            raise
+
         def request(ident: int) -> Request:
             address, length = exported.address, exported.length
             return naio_event(ident, kind, fileobj, address, length, flags, cookie)
 
         return self._transfers.add(
+            kind,
             exported,
             self._cancel,
             lambda ident: self.modify(request(ident)),
@@ -466,25 +489,35 @@ class Queue:
         )
 
     def _cancel(self, transfer: Transfer) -> bool:
-        """Remove a transfer; False where its event is on its way, or was delivered."""
+        """Remove a transfer; False where its event was delivered, or another thread has it."""
         if transfer.done:
             return False
-        entry = removal(EventType.NAIO, transfer.ident).encode()
-        buffer = bytearray(abi.BATCH.pack(1, 0, 0) + entry)
-        self._call(abi.REMOVE(1), buffer)
-        _, _, _, _, _, _, result, moved, error, _ = abi.REQUEST.unpack_from(buffer, abi.BATCH.size)
-        if result == -errno.ENOENT:
+        try:
+            self.remove(EventType.NAIO, transfer.ident)
+        except FileNotFoundError:
             return False
-        if result:
-            raise self._refused(-result, EventType.NAIO)
-        self._transfers.removed(transfer, moved, error)
         return True
 
     def _cancel_all(self) -> None:
-        for transfer in self._transfers.pending():
-            if not self._cancel(transfer):
-                # No event of it will be looked at, and the kernel is done with it.
-                self._transfers.removed(transfer, 0, errno.ECANCELED)
+        pending = self._transfers.pending()
+        try:
+            self._many(abi.REMOVE, (removal(EventType.NAIO, each.ident) for each in pending))
+        except OSError as error:
+            # With a simulator its transfers have died.
+            if error.errno not in SIMULATOR_DIED:
+                raise
+        for each in pending:
+            # No event of what is left will be looked at, and the kernel is done with it.
+            self._transfers.removed(each.ident, 0, errno.ECANCELED)
+
+    def _removed(self, op: int, buffer: bytearray, first: int, number: int) -> None:
+        """Tell transfers of this queue object what the answers to their removal say."""
+        if self._transfers.empty:
+            return
+        for at in range(first, first + number * abi.REQUEST.size, abi.REQUEST.size):
+            ident, _, kind, was, _, _, result, moved, error, _ = abi.REQUEST.unpack_from(buffer, at)
+            if (kind, was, result) == (EventType.NAIO, op, 0):
+                self._transfers.removed(ident, moved, error)
 
     def _call(self, number: int, buffer: bytearray) -> None:
         """A call that does not wait.  Interrupted, it has done nothing and is made again."""
@@ -508,6 +541,8 @@ class Queue:
             part = entries[start : start + most]
             buffer = bytearray(abi.BATCH.pack(len(part), 0, 0) + b"".join(part))
             self._call(number(len(part)), buffer)
+            if number is abi.REMOVE:
+                self._removed(0, buffer, abi.BATCH.size, len(part))
             results += _results(buffer, abi.BATCH.size + result_at, len(part[0]), len(part))
         return results
 
@@ -519,14 +554,16 @@ class Queue:
     def _one(self, number: Callable[[int], int], request: Request) -> None:
         (result,) = self._many(number, (request,))
         if result:
-            raise self._refused(-result, request.type)
+            modify = number is abi.MODIFY
+            raise self._refused(-result, request.type, events=request.events, modify=modify)
 
-    def _refused(self, error: int, kind: int) -> OSError:
+    def _refused(self, error: int, kind: int, *, events: int = 0, modify: bool = False) -> OSError:
         """The error of a request, as this device means it."""
         if self._simulated is None and error in _MEANT_OTHERWISE:
             with contextlib.suppress(OSError, ValueError):
                 self._simulated = Feature.SIM in self.info().features
-        return request_error(error, kind, simulated=bool(self._simulated))
+        simulated = bool(self._simulated)
+        return request_error(error, kind, events=events, modify=modify, simulated=simulated)
 
     def _wait(self, deadline: Deadline, minimum: int, room: int) -> list[Event]:
         while True:
@@ -580,6 +617,9 @@ class Queue:
             raise
         finally:
             self._handle.leave(waits_for)
+            # Also where the wait has failed; a call that did nothing says so by `changed`.
+            if abi.WAIT_HEADER.unpack_from(buffer)[1]:
+                self._removed(Op.REMOVE, buffer, abi.WAIT_HEADER.size, changes)
         records: int = abi.WAIT_HEADER.unpack_from(buffer)[7]
         start = abi.WAIT_HEADER.size + changes * abi.REQUEST.size
         events = parse_records(memoryview(buffer)[start : start + records * abi.EVENT.size])

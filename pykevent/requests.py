@@ -2,14 +2,18 @@
 """Requests: what a queue is asked to watch, and one constructor for each source."""
 
 import operator
+import os
+import struct
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
 from pykevent.abi import (
+    NAIO_MAX,
     REQUEST,
     SENDFILE,
     SENDFILE_ALL,
+    SENDFILE_EXTRA,
     EventType,
     Flags,
     InodeEvents,
@@ -100,18 +104,21 @@ class Request:
         """The 56 bytes of ``struct kevent_request``; `op` only within CHANGE_WAIT."""
         if len(self.params) > 3:
             raise ValueError(f"a request has room for 3 params, not {len(self.params)}")
-        params = [check_range(value, 64, "a param") for value in self.params]
-        params += [0] * (3 - len(params))
-        return REQUEST.pack(
-            identity_of(self.type, self.ident),
-            check_range(self.cookie, 64, "cookie"),
-            check_range(self.type, 16, "type"),
-            op,
-            check_range(self.flags, 32, "flags"),
-            check_range(self.events, 32, "events"),
-            0,
-            *params,
-        )
+        ident = identity_of(self.type, self.ident)
+        params = (*self.params, 0, 0, 0)[:3]
+        try:
+            return REQUEST.pack(
+                ident, self.cookie, self.type, op, self.flags, self.events, 0, *params
+            )
+        except struct.error:
+            # Which one it is that does not fit is looked for only now.
+            for value in params:
+                check_range(value, 64, "a param")
+            check_range(self.cookie, 64, "cookie")
+            check_range(self.type, 16, "type")
+            check_range(self.flags, 32, "flags")
+            check_range(self.events, 32, "events")
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +237,18 @@ def naio_event(
     return Request(EventType.NAIO, ident, events, flags, cookie, params)
 
 
+def check_transfer(events: NaioEvents, length: int, flags: Flags) -> None:
+    """ValueError, which says more than the device's EINVAL, where it would refuse the transfer."""
+    if length > NAIO_MAX:
+        raise ValueError(f"a transfer has at most {NAIO_MAX:#x} bytes, not {length:#x}")
+    if not length and events == NaioEvents.RECV:
+        raise ValueError("an empty buffer receives nothing")
+    if flags & Flags.MULTISHOT and flags & Flags.WAITALL:
+        raise ValueError("multishot takes whatever came: not with waitall")
+    if flags & Flags.DISPATCH and not flags & Flags.MULTISHOT:
+        raise ValueError("dispatch is for multishot")
+
+
 def sendfile_argument(
     file: FileLike,
     offset: int,
@@ -241,13 +260,16 @@ def sendfile_argument(
 
     `length` None: all up to the end of the file.
     """
+    if isinstance(file, (str, bytes, os.PathLike)):
+        raise TypeError(f"{file!r} is not an open file: open() it first")
     prefix, suffix = bytes(memoryview(prefix)), bytes(memoryview(suffix))
-    header = SENDFILE.pack(
-        check_range(offset, 64, "offset"),
-        SENDFILE_ALL if length is None else check_range(length, 63, "length"),
-        check_range(descriptor_of(file), 31, "file"),
-        0,
-        len(prefix),
-        len(suffix),
-    )
-    return header + prefix + suffix
+    if len(prefix) + len(suffix) > SENDFILE_EXTRA:
+        raise ValueError(f"prefix and suffix are more than {SENDFILE_EXTRA} bytes together")
+    part = SENDFILE_ALL if length is None else check_range(length, 63, "length")
+    fd = descriptor_of(file)
+    try:
+        return SENDFILE.pack(offset, part, fd, 0, len(prefix), len(suffix)) + prefix + suffix
+    except struct.error:
+        check_range(offset, 64, "offset")
+        check_range(fd, 31, "file")
+        raise

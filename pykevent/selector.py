@@ -71,7 +71,11 @@ class KeventSelector(selectors.BaseSelector):
     """
 
     def __init__(self, queue: Queue | None = None) -> None:
-        """Use `queue`, which is then the selector's own, or open one, see `pykevent.open`."""
+        """Use `queue`, which is then the selector's own, or open one, see `pykevent.open`.
+
+        Nothing else may be added to `queue`: `select` would use up its events.  Open a queue of
+        your own for transfers and the like, and register that.
+        """
         self._queue = Queue() if queue is None else queue
         self._features = self._queue.info().features
         self._keys: dict[int, selectors.SelectorKey] = {}
@@ -147,7 +151,9 @@ class KeventSelector(selectors.BaseSelector):
         while events:
             before = len(found)
             for event in events:
-                found[event.ident] = event.events
+                # Of another type it is none of this selector's.
+                if event.type == self._kinds.get(event.ident):
+                    found[event.ident] = event.events
             # A level event goes to the end of the ready list: what was not returned yet comes
             # first, and a call that brings nothing new has been all around.
             if len(events) < MAX_RECORDS or len(found) == before:

@@ -15,7 +15,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from pykevent.abi import EventFlags
+from pykevent.abi import EventFlags, EventType, NaioEvents
+from pykevent.errors import request_error
 from pykevent.events import Event
 
 _Obtain = Callable[[Any, Any, int], int]
@@ -45,6 +46,10 @@ _obtain.restype = ctypes.c_int
 _release = ctypes.pythonapi.PyBuffer_Release
 _release.argtypes = (ctypes.POINTER(_Buffer),)
 _release.restype = None
+
+# As plain numbers, for there is one look at each for every event.
+_LAST, _BROKEN = int(EventFlags.LAST), int(EventFlags.BROKEN)
+_TRUNCATED = int(EventFlags.TRUNCATED)
 
 _SIMPLE = 0
 _WRITABLE = 1
@@ -84,6 +89,7 @@ class Transfer:
     def __init__(
         self,
         ident: int,
+        kind: NaioEvents,
         exported: Exported,
         cancel: Callable[[Transfer], bool],
         resume: Callable[[int], None],
@@ -97,6 +103,7 @@ class Transfer:
         """Whether a datagram was longer than the buffer."""
         self.broken = False
         """Whether the socket was closed."""
+        self._kind = kind
         self._exported = exported
         self._cancel = cancel
         self._resume = resume
@@ -114,21 +121,27 @@ class Transfer:
     def cancel(self) -> bool:
         """End it, if it has not ended; ioctl REMOVE.
 
-        True: the kernel does not touch the buffer any more, no event will come, and the handle
-        is `done`: `moved` bytes had been, `error` is ECANCELED unless it had ended before.  False:
-        its event has been delivered, or is being delivered to another thread's wait.
+        True: the kernel does not touch the buffer any more, and the handle is `done`: `moved`
+        bytes had been, `error` is ECANCELED unless it had ended before.  No event comes, unless
+        another thread's wait was being handed it at this moment: then both say the same.  False:
+        its event was delivered; where another thread's wait has it, the handle is `done` in a
+        moment.
         """
         return self._cancel(self)
 
     @property
     def received(self) -> bytes:
-        """The first `moved` bytes of the buffer: what came, where it is a receive."""
+        """What came: the first `moved` bytes of the buffer.  ValueError unless it is a receive."""
+        if self._kind != NaioEvents.RECV:
+            raise ValueError("this transfer does not receive")
         return bytes(memoryview(self._exported.source).cast("B")[: self.moved])
 
     def resume(self) -> None:
         """Let a multishot with `dispatch` have its next event; ioctl MODIFY.
 
         Raises FileNotFoundError if it has ended, OSError with EOPNOTSUPP if it is no multishot.
+        The socket object has to be open: ValueError where it was closed, though a duplicate keeps
+        the transfer going; for a number OSError with EBADF, or EINVAL if it is another socket's.
         """
         self._resume(self.ident)
 
@@ -137,6 +150,8 @@ class Transfer:
         if not self._done:
             raise ValueError("the transfer has not ended")
         if self.error:
+            if self.error in (errno.ENOMEM, errno.EFAULT):
+                raise request_error(self.error, EventType.NAIO, events=self._kind)
             raise OSError(self.error, os.strerror(self.error))
         return self.moved
 
@@ -170,6 +185,7 @@ class Transfers:
 
     def add(
         self,
+        kind: NaioEvents,
         exported: Exported,
         cancel: Callable[[Transfer], bool],
         resume: Callable[[int], None],
@@ -180,7 +196,7 @@ class Transfers:
             while True:
                 self._next = (self._next + 1) % 2**63
                 ident = 2**63 + self._next
-                transfer = self._all[ident] = Transfer(ident, exported, cancel, resume)
+                transfer = self._all[ident] = Transfer(ident, kind, exported, cancel, resume)
                 try:
                     submit(ident)
                     return transfer
@@ -191,17 +207,22 @@ class Transfers:
                     exported.release()
                     raise
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are none."""
+        return not self._all
+
     def pending(self) -> list[Transfer]:
         """Those that have not ended."""
         with self.lock:
             return list(self._all.values())
 
-    def removed(self, transfer: Transfer, moved: int, error: int) -> None:
-        """It was removed from the queue; says how far it had come."""
+    def removed(self, ident: int, moved: int, error: int) -> None:
+        """One was removed from the queue, perhaps none of these; says how far it had come."""
         with self.lock:
-            self._all.pop(transfer.ident, None)
-            if not transfer.done:
-                transfer.settle(moved, error, broken=False)
+            transfer = self._all.pop(ident, None)
+            if transfer is not None:
+                transfer.settle(moved, error)
 
     def delivered(self, event: Event) -> None:
         """An event of a transfer has arrived, perhaps of none of these."""
@@ -209,14 +230,15 @@ class Transfers:
             transfer = self._all.get(event.ident)
             if transfer is None:
                 return
-            last = bool(event.flags & EventFlags.LAST)
+            flags = int(event.flags)
+            last = bool(flags & _LAST)
             if last:
                 del self._all[event.ident]
             transfer.settle(
                 event.data,
                 event.error,
-                truncated=event.truncated,
-                broken=bool(event.flags & EventFlags.BROKEN),
+                truncated=bool(flags & _TRUNCATED),
+                broken=bool(flags & _BROKEN),
                 last=last,
             )
 

@@ -6,8 +6,9 @@ files are named after those of the module: `kevent`, `ready` and `queue` are the
 `sources` the table of types with one file per source, `ioctl` and `device` the file that clients
 open.  `client` reaches the descriptors of clients, `hub` hears of everything that happens,
 `registration` watches what can be polled, `watches` inodes, `closes` and `marks` the end of files,
-`releases` that of queues.  `server` is the FUSE side, `mount` and `daemon` are the process around
-it.
+`releases` that of queues.  `naio`, `sendfile` and `multishot` are transfers, on `transfer`; `lanes`
+their order, `ends` their sockets, `movers` and `moving` who moves, `memory` the clients' memory.
+`server` is the FUSE side, `mount` and `daemon` are the process around it.
 
 Nothing here is imported by the rest of the package unless a simulator is asked for.
 """

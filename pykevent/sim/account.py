@@ -35,6 +35,17 @@ def has_capability(pid: int, number: int) -> bool:
     return False
 
 
+def ids_of(tid: int) -> tuple[int, int]:
+    """The real user and group of a thread."""
+    found = {"Uid:": 0, "Gid:": 0}
+    with open(f"/proc/{tid}/status") as file:
+        for line in file:
+            name, *numbers = line.split()
+            if name in found:
+                found[name] = int(numbers[0])
+    return found["Uid:"], found["Gid:"]
+
+
 def limits_of(pid: int, name: str) -> tuple[float, float]:
     """The soft and the hard limit of a process, under the name that /proc has for it."""
     with open(f"/proc/{pid}/limits") as file:

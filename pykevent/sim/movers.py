@@ -34,8 +34,8 @@ class Movers:
             if self._idle >= len(self._calls) or self._threads == MOST:
                 self._changed.notify()
                 return
+            threading.Thread(target=self._run, name="mover", daemon=True).start()
             self._threads += 1
-        threading.Thread(target=self._run, name="mover", daemon=True).start()
 
     def _run(self) -> None:
         while True:

@@ -11,10 +11,14 @@ from __future__ import annotations
 import array
 import errno
 import fcntl
+import os
 import socket
+import struct
 import termios
 from collections.abc import Callable
+from typing import NamedTuple
 
+from pykevent.sim.client import Process
 from pykevent.sim.kevent import RefusedError
 from pykevent.sim.memory import Space
 
@@ -22,12 +26,23 @@ CHUNK = 1 << 20
 """Bytes of a stream in one call."""
 
 _PIECE = 1 << 16
-"""Bytes that are read at once to be sent."""
+"""Bytes that are read at once to be sent, and that there is always room for to be received."""
 _SO_PEEK_OFF = 42
 _MOST = 0xFFFF
 """No datagram by UDP is longer."""
+_SCM_CREDENTIALS = 2
+_UCRED = struct.Struct("=iII")
 _NOW = socket.MSG_DONTWAIT
+SENDING = _NOW | socket.MSG_NOSIGNAL
 _PEEK = _NOW | socket.MSG_PEEK
+
+
+class Sender(NamedTuple):
+    """Who is said to have sent what a UNIX socket sends."""
+
+    process: Process
+    uid: int
+    gid: int
 
 
 def _looking_moves(sock: socket.socket) -> bool:
@@ -50,7 +65,7 @@ def available(sock: socket.socket) -> int:
 
 def _room(sock: socket.socket, space: Space, address: int, size: int) -> int:
     """How much of what there is to receive can be written, as it seems."""
-    size = min(size, max(available(sock), 1))
+    size = min(size, max(available(sock), _PIECE))
     return space.write(address, space.read(address, size))
 
 
@@ -71,7 +86,8 @@ def receive_stream(sock: socket.socket, space: Space, address: int, size: int) -
         data = sock.recv(_room(sock, space, address, size), _NOW)
         _write_all(space, address, data)
         return len(data)
-    seen = sock.recv(min(size, max(available(sock), 1)), _PEEK)
+    # Some may come meanwhile.
+    seen = sock.recv(min(size, max(available(sock), _PIECE)), _PEEK)
     if not seen:
         return 0
     written = space.write(address, seen)
@@ -107,18 +123,36 @@ def receive_packet(sock: socket.socket, space: Space, address: int, size: int) -
 
 
 def send_stream(
-    sock: socket.socket, space: Space, address: int, size: int, moved: Callable[[int], None]
+    sock: socket.socket,
+    space: Space,
+    address: int,
+    size: int,
+    sender: Sender | None,
+    moved: Callable[[int], None],
 ) -> None:
     """Send up to @size bytes; @moved is told how many, also where it fails then."""
     left = min(size, CHUNK)
     while True:
         data = space.read(address, min(left, _PIECE)) if left else b""
-        sent = sock.send(data, _NOW | socket.MSG_NOSIGNAL)
+        sent = sock.send(data, SENDING) if sender is None else _send_as(sock, data, sender)
         moved(sent)
         address += sent
         left -= sent
         if not left:
             return
+
+
+def _send_as(sock: socket.socket, data: bytes, sender: Sender) -> int:
+    """Send by a UNIX socket: what is sent says which process sent it."""
+    if not sender.process.alive():
+        # Its number may be another's by now.
+        raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+    said = _UCRED.pack(sender.process.pid, sender.uid, sender.gid)
+    try:
+        return sock.sendmsg([data], [(socket.SOL_SOCKET, _SCM_CREDENTIALS, said)], SENDING)
+    except PermissionError:
+        # Only root may name another than itself.
+        return sock.send(data, SENDING)
 
 
 def send_packet(sock: socket.socket, space: Space, address: int, size: int) -> int:
@@ -130,4 +164,4 @@ def send_packet(sock: socket.socket, space: Space, address: int, size: int) -> i
         data = space.read(address, size) if size else b""
         if len(data) < size:
             raise RefusedError(errno.EFAULT)
-    return sock.send(data, _NOW | socket.MSG_NOSIGNAL)
+    return sock.send(data, SENDING)

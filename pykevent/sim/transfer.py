@@ -54,6 +54,7 @@ class Transfer(Kevent):
         "_refused",
         "_truncated",
         "cancelled",
+        "domain",
         "held",
         "kind",
         "prepared",
@@ -70,8 +71,8 @@ class Transfer(Kevent):
     def __init__(self, user: User, request: Request) -> None:
         super().__init__(user, request)
         self.prepared = self.cancelled = self.held = False
-        self.kind = 0
-        """Of socket."""
+        self.domain = self.kind = 0
+        """Of the socket."""
         self._end: End | None = None
         self._lane: Lane | None = None
         self._inode = 0
@@ -112,7 +113,7 @@ class Transfer(Kevent):
         self.open(request, target.client)
         borrowed = target.client.borrow(request.param2)
         try:
-            self.kind = _permitted(borrowed, self.events)
+            self.domain, self.kind = _permitted(borrowed, self.events)
             self._inode = borrowed.stat.st_ino
             self._end = self.user.system.ends.get(borrowed)
             lane = self._lane = self._end.lanes[self.sends]
@@ -217,11 +218,8 @@ class Transfer(Kevent):
             event.flags |= _BROKEN
 
 
-def _permitted(borrowed: Borrowed, events: int) -> int:
-    """The kind of a socket; RefusedError where transfers do not take it.
-
-    What a UNIX socket sends says who sent it, and that would be us.
-    """
+def _permitted(borrowed: Borrowed, events: int) -> tuple[int, int]:
+    """The domain and the kind of a socket; RefusedError where transfers do not take it."""
     if not stat.S_ISSOCK(borrowed.stat.st_mode):
         raise RefusedError(errno.ENOTSOCK)
     with BorrowedSocket(borrowed.fd) as sock:
@@ -230,7 +228,9 @@ def _permitted(borrowed: Borrowed, events: int) -> int:
             for option in (_SO_DOMAIN, socket.SO_TYPE, _SO_PROTOCOL)
         )
     if domain == socket.AF_UNIX:
-        taken = events == NAIO_RECV
+        # A datagram that finds no room waits for the peer's socket.
+        streams = kind == socket.SOCK_STREAM and events == NAIO_SEND
+        taken = events == NAIO_RECV or streams
     elif kind == socket.SOCK_STREAM:
         taken = domain in _INET and protocol == socket.IPPROTO_TCP
     else:
@@ -238,4 +238,4 @@ def _permitted(borrowed: Borrowed, events: int) -> int:
         taken = domain in _INET and datagrams and events != NAIO_SENDFILE
     if not taken:
         raise RefusedError(errno.EOPNOTSUPP)
-    return kind
+    return domain, kind

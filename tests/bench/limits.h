@@ -11,7 +11,7 @@
 
 #define CALLS	16	/* in one repetition */
 
-enum crowd_kind { USERS, TIMERS, EVENTFDS, SOCKETS, INODES, PATHS,
+enum crowd_kind { USERS, TIMERS, EVENTFDS, SOCKETS, INODES, PATHS, RECEIVES,
 		  CROWD_KINDS };
 
 extern const char *const crowd_names[CROWD_KINDS];

@@ -123,7 +123,8 @@ static void costs_of(enum crowd_kind kind, unsigned int limit)
 		{ "WAIT for one of %s %s", sample_wait },
 		{ "close(2) of one of %s %s", sample_close },
 	};
-	size_t nr_rows = kind == EVENTFDS ? 4 : kind == PATHS ? 2 : 3;
+	size_t nr_rows = kind == EVENTFDS ? 4 :
+			 kind == PATHS || kind == RECEIVES ? 2 : 3;
 	double value[ARRAY_SIZE(sizes)][ARRAY_SIZE(what)][2];
 	struct crowd c;
 	size_t s, w, e;
@@ -161,6 +162,7 @@ static void costs(void)
 	costs_of(TIMERS, most);
 	costs_of(EVENTFDS, most / 10);
 	costs_of(PATHS, most / 10);
+	costs_of(RECEIVES, most / 100);
 }
 
 /* Memory */
@@ -210,6 +212,7 @@ static void memory(void)
 	memory_of(SOCKETS, most / 4);
 	memory_of(INODES, most / 20);
 	memory_of(PATHS, most / 20);
+	memory_of(RECEIVES, most / 100);
 }
 
 int main(int argc, char **argv)

@@ -22,11 +22,16 @@
 
 const char *const crowd_names[CROWD_KINDS] = {
 	"user events", "timers", "eventfds", "UNIX sockets", "inodes", "paths",
+	"waiting receives",
 };
+
+/* What nothing is ever received into; all of them have it pinned. */
+static char received[PAGE];
 
 static bool has_files(const struct crowd *c)
 {
-	return c->kind == EVENTFDS || c->kind == SOCKETS || c->kind == INODES;
+	return c->kind == EVENTFDS || c->kind == SOCKETS || c->kind == INODES ||
+	       c->kind == RECEIVES;
 }
 
 /* Each on an inode of its own, which is more than several on one take. */
@@ -46,7 +51,7 @@ static int file_new(const struct crowd *c, unsigned int i)
 
 	if (c->kind == EVENTFDS)
 		return eventfd_new(0);
-	if (c->kind == SOCKETS)
+	if (c->kind == SOCKETS || c->kind == RECEIVES)
 		return (int)SYS(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	path_of(path, sizeof(path), i);
 	return (int)SYS(open(path, O_CREAT | O_RDONLY | O_CLOEXEC, 0600));
@@ -86,7 +91,15 @@ void crowd_close(struct crowd *c)
 
 static struct kevent_request request_of(const struct crowd *c, unsigned int i)
 {
+	struct kevent_request req;
+
 	switch (c->kind) {
+	case RECEIVES:
+		req = request(KEVENT_NAIO, i, KEVENT_NAIO_RECV, 0, i);
+		req.param[0] = (uintptr_t)received;
+		req.param[1] = sizeof(received);
+		req.param[2] = (uint64_t)c->fd[i];
+		return req;
 	case USERS:
 		return request(KEVENT_USER, i, KEVENT_USER_POSTED, 0, i);
 	case TIMERS:

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import pytest
 
 import pykevent
-from pykevent import EventFlags, EventType, NaioEvents, Queue
+from pykevent import Event, EventFlags, EventType, NaioEvents, Queue
 from pykevent.transfers import Exported
 
+from . import raw
 from .sockets import ALL, Pair, kinds
-from .support import child, cookies, eventually, now, one, refused, soon
+from .support import InThread, child, cookies, eventually, now, one, refused, soon
 from .test_naio_send import MUCH, narrow, receive
 
 pytestmark = pytest.mark.needs("NAIO")
@@ -92,6 +93,50 @@ def test_what_was_delivered_cannot_be_cancelled(queue: Queue, tcp: Pair) -> None
     assert transfer.moved == 5
     with refused(errno.ENOENT):
         queue.remove(EventType.NAIO, transfer.ident)
+
+
+def test_one_that_is_just_being_delivered_is_removed_and_delivered_and_both_say_the_same(
+    queue: Queue, tcp: Pair
+) -> None:
+    near, far = tcp
+    rounds = 400
+    memory = bytearray(rounds)
+    view = Exported(memory, writable=True)
+    seen: list[Event] = []
+
+    def waits() -> None:
+        while True:
+            (event,) = queue.wait(max=1)
+            if event.type == EventType.USER:
+                return
+            seen.append(event)
+
+    queue.add(pykevent.user_event(1))
+    threads = [InThread(waits) for _ in range(2)]
+    answers = []
+    for number in range(rounds):
+        queue.add(pykevent.naio_event(number, NaioEvents.RECV, near, view.address + number, 1))
+        far.send(b"x")
+        call = raw.remove(raw.request(EventType.NAIO, number))
+        call(queue.fileno())
+        answers.append((call.request().result, *call.request().param[:2]))
+    for _ in threads:
+        queue.post(1)
+        eventually(lambda: not queue.info().ready, "one of them has seen it")
+    for thread in threads:
+        thread.result()
+    events = {event.ident: (event.data, event.error) for event in seen}
+    assert len(events) == len(seen)
+    for number, (result, *said) in enumerate(answers):
+        if result:
+            assert (result, events[number]) == (-errno.ENOENT, (1, 0))
+        else:
+            assert said in ([1, 0], [0, errno.ECANCELED])
+            assert events.get(number, (1, 0)) == (1, 0)
+            assert number not in events or said == [1, 0]
+        moved = 1 if result else said[0]
+        assert memory[number : number + 1] == b"x"[:moved].ljust(1, b"\0")
+    assert queue.info().kevents == 1
 
 
 @kinds(ALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from collections.abc import Callable
 
@@ -14,7 +15,19 @@ import pykevent
 from pykevent import EventFlags, EventType, NaioEvents, Queue
 
 from .sockets import ALL, STREAMS, Pair, kinds
-from .support import cookies, eventually, now, one, refused, soon
+from .support import (
+    DEADLINE,
+    InThread,
+    cookies,
+    eventually,
+    now,
+    one,
+    poll_bits,
+    refused,
+    soon,
+    until_polled,
+    waiting,
+)
 
 pytestmark = pytest.mark.needs("NAIO")
 
@@ -250,6 +263,67 @@ def test_a_batch_of_256_transfers_is_one_call(queue: Queue, pair: Pair) -> None:
     assert cookies(soon(queue, 256)) == list(range(256))
     view.release()
     assert memory == bytes(range(256))
+
+
+def test_one_socket_may_have_thousands_at_once(queue: Queue, pair: Pair) -> None:
+    near, far = pair
+    many = 2000
+    memory = bytearray(many)
+    view = pykevent.transfers.Exported(memory, writable=True)
+    requests = [
+        pykevent.naio_event(n, NaioEvents.RECV, near, view.address + n, 1, cookie=n)
+        for n in range(many)
+    ]
+    assert queue.add_many(requests) == [0] * many
+    assert now(queue) == []
+    assert queue.info().kevents == many
+    content = os.urandom(many)
+    far.sendall(content)
+    seen: list[int] = []
+    while len(seen) < many:
+        seen += cookies(soon(queue))
+    assert seen == list(range(many))
+    assert memory == content
+    view.release()
+
+
+def test_a_wait_for_several_counts_transfers(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    for number in range(3):
+        queue.recv_into(near, bytearray(1), cookie=number)
+    waiter = waiting(queue, minimum=3)
+    far.send(b"ab")
+    eventually(lambda: queue.info().ready == 2, "two have ended")
+    waiter.until_asleep()
+    far.send(b"c")
+    assert cookies(waiter.result()) == [0, 1, 2]
+
+
+@kinds(ALL)
+def test_poll_of_the_queue_says_that_a_transfer_has_ended_and_not_before(
+    queue: Queue, ends: Pair
+) -> None:
+    near, far = ends
+    queue.recv_into(near, bytearray(10))
+    assert poll_bits(queue.fileno(), select.POLLIN) == 0
+    assert select.select([queue], [], [], 0)[0] == []
+    far.send(b"hello")
+    until_polled(queue.fileno(), select.POLLIN)
+    assert select.select([queue], [], [], 0)[0] == [queue]
+    (event,) = now(queue)
+    assert (event.data, event.last) == (5, True)
+    assert poll_bits(queue.fileno(), select.POLLIN) == 0
+
+
+def test_a_thread_that_polls_the_queue_is_woken_by_the_end_of_a_transfer(
+    queue: Queue, tcp: Pair
+) -> None:
+    near, far = tcp
+    queue.recv_into(near, bytearray(10))
+    poller = InThread(lambda: select.select([queue], [], [], DEADLINE)[0]).until_asleep("poll")
+    far.send(b"hello")
+    assert poller.result() == [queue]
+    assert one(queue).data == 5
 
 
 def test_recv_and_send_of_one_socket_do_not_wait_for_each_other(queue: Queue, tcp: Pair) -> None:

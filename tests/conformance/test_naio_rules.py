@@ -19,7 +19,7 @@ from pykevent import EventType, Flags, NaioEvents, Queue, Request, abi
 from pykevent.transfers import Exported
 
 from . import raw
-from .sockets import Pair
+from .sockets import Pair, kinds
 from .support import as_nobody, child, eventually, now, one, refused
 from .test_naio_send import narrow, receive
 
@@ -205,6 +205,45 @@ def test_a_limit_that_is_met_half_way_is_told_by_the_event(tcp: Pair) -> None:
     as_nobody(asks)
 
 
+def may_lock() -> bool:
+    """Whether this process has CAP_IPC_LOCK."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> 14 & 1)
+    raise AssertionError("the kernel does not tell of capabilities")
+
+
+def test_with_cap_ipc_lock_the_limit_does_not_count(tcp: Pair) -> None:
+    if not may_lock():
+        pytest.skip("it takes CAP_IPC_LOCK")
+    near, far = tcp
+
+    def asks() -> None:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (PAGE, PAGE))
+        memory = mmap.mmap(-1, 16 * PAGE)
+        with pykevent.open() as own:
+            own.recv_into(near, memory)
+            far.send(b"hello")
+            assert one(own).data == 5
+        assert memory[:5] == b"hello"
+
+    with child(asks) as process:
+        process.finish()
+
+
+@pytest.mark.needs("PIN")
+@kinds(["UDP over IPv4", "UDP over IPv6", "UNIX datagram", "UNIX seqpacket"])
+def test_a_datagram_that_meets_a_bad_buffer_is_lost(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    far.send(b"first")
+    far.send(b"second")
+    near.recv(1, socket.MSG_PEEK)
+    with refused(errno.EFAULT):
+        queue.add(pykevent.naio_event(1, RECV, near, 0, 10))
+    assert near.recv(10) == b"second"
+    assert not pending(near)
+
+
 @pytest.mark.needs("PIN")
 def test_memory_that_is_unmapped_meanwhile_does_no_harm(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
@@ -232,6 +271,32 @@ def test_memory_of_a_parent_stays_its_own_after_a_fork(queue: Queue, tcp: Pair) 
         assert one(queue).data == 5
         process.finish()
     assert bytes(buffer[:6]) == b"hello\0"
+
+
+def test_memory_is_the_childs_if_the_child_asked(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    memory = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[:6] = b"------"
+    view = Exported(memory, writable=True)
+    device = os.dup(queue.fileno())
+    reader, writer = os.pipe()
+
+    def asks() -> None:
+        os.close(writer)
+        Queue.fromfd(device).add(pykevent.naio_event(1, RECV, near, view.address, 10))
+        far.send(b"hello")
+        # The parent has seen the event.
+        assert os.read(reader, 1) == b""
+        assert memory[:6] == b"hello-"
+
+    with child(asks) as process:
+        os.close(reader)
+        event = one(queue)
+        assert (event.ident, event.data, event.error) == (1, 5, 0)
+        os.close(writer)
+        process.finish()
+    os.close(device)
+    assert memory[:6] == b"------"
 
 
 def test_shared_memory_is_received_into(queue: Queue, tcp: Pair) -> None:

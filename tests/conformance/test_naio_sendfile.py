@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 import pykevent
-from pykevent import EventFlags, EventType, Flags, NaioEvents, Queue, Request, abi
+from pykevent import (
+    EventFlags,
+    EventType,
+    FileKind,
+    Flags,
+    NaioEvents,
+    PollEvents,
+    Queue,
+    Request,
+    abi,
+)
 from pykevent.requests import sendfile_argument
 from pykevent.transfers import Exported
 
@@ -639,7 +649,8 @@ def test_what_goes_round_a_file_is_bounded(queue: Queue, tcp: Pair, make: Make) 
     most = abi.SENDFILE_EXTRA
     for prefix, suffix in ((most + 1, 0), (0, most + 1), (most // 2, most // 2 + 1)):
         with refused(errno.EINVAL):
-            queue.sendfile(near, file, prefix=bytes(prefix), suffix=bytes(suffix))
+            argument = abi.SENDFILE.pack(0, 1, file, 0, prefix, suffix)
+            ask(queue, near, argument + bytes(prefix + suffix))
     # sizes whose sum is small, and is not if it is made as it should be
     for prefix, suffix in ((2**32 - 1, 1), (2**31, 2**31), (2**32 - 8, 16)):
         with refused(errno.EINVAL):
@@ -790,5 +801,38 @@ def test_no_more_files_are_held_than_one_process_could_have_open(tcp: Pair, much
                 own.sendfile(near, file)
             own.close()
             later.sendfile(near, file, 0, 1)
+
+    as_nobody(asks)
+
+
+@pytest.mark.needs("POLL")
+def test_files_being_sent_are_held_together_with_those_that_poll_pins(
+    tcp: Pair, much: bytes
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    near, far = tcp
+    narrow(near, far)
+
+    def asks() -> None:
+        file = in_memory()
+        os.pwrite(file, much, 0)
+        # A device, which is pinned by every kernel.
+        devices = [os.open("/dev/random", os.O_RDONLY | os.O_CLOEXEC) for _ in range(5)]
+        pin = [pykevent.poll_event(device, PollEvents.PRI) for device in devices]
+        with pykevent.open() as own:
+            assert own.info().pinned & FileKind.OTHER
+            resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+            assert own.add_many(pin[:4]) == [0] * 4
+            transfers = [own.sendfile(near, file) for _ in range(16)]
+            for _ in range(2):
+                with refused(errno.EMFILE):
+                    own.sendfile(near, file)
+                with refused(errno.EMFILE):
+                    own.add(pin[4])
+                assert transfers[5].cancel()
+                own.add(pin[4])
+                own.remove(EventType.POLL, devices[4])
+                transfers[5] = own.sendfile(near, file)
 
     as_nobody(asks)

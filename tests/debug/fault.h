@@ -48,7 +48,7 @@ void fault_arm(unsigned int nth);
 bool fault_disarm(void);
 
 /* What is in memory now, for a comparison at the end; may be kept by value. */
-#define FAULT_CACHES	8
+#define FAULT_CACHES	9
 
 struct fault_leaks {
 	long objects[FAULT_CACHES];

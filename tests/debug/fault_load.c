@@ -49,6 +49,27 @@ static void copy_module(void)
 	close(copy);
 }
 
+static void use_transfer(void)
+{
+	static char buffer[8];
+	struct kevent_request req = request(KEVENT_NAIO, 1, KEVENT_NAIO_RECV,
+					    0, 0);
+	struct kevent_event ev;
+	int q = queue_open(), fd[2];
+
+	unix_pair(fd);
+	req.param[0] = (uintptr_t)buffer;
+	req.param[1] = sizeof(buffer);
+	req.param[2] = (uint64_t)fd[0];
+	CHECK_EQ(change(q, KEVENT_IOC_NR_ADD, req), 0);
+	CHECK_EQ(SYS(write(fd[1], "x", 1)), 1);
+	CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
+	CHECK_EQ(ev.data, 1);
+	close(q);
+	close(fd[0]);
+	close(fd[1]);
+}
+
 /* A kevent of every type, so that every cache is used. */
 static void use_queue(void)
 {
@@ -56,6 +77,7 @@ static void use_queue(void)
 	size_t i;
 
 	close(open_device_soon());
+	use_transfer();
 	for (i = 0; i < nr_sources; i++) {
 		if (sources[i].type != KEVENT_PATH &&
 		    sources[i].type != KEVENT_USER &&

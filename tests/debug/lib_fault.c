@@ -187,6 +187,8 @@ static const char * const may_have_none[] = {
 	"close-file/datagram-", "close-file/pipe/", "close-file/eventfd/",
 	"close-file/pty-", "close-file/queue/", "close-file/epoll/",
 	"close-file/inode",
+	"transfer-close-queue/",
+	"transfer-close-socket/unix-", "transfer-close-socket/udp-",
 	/* nothing new is needed for another number, or to ask again */
 	"look/dup/", "look/epoll_wait/",
 };
@@ -235,7 +237,8 @@ void fault_sweep_steps(const char *name, unsigned int first, unsigned int step,
 
 static const char * const caches[FAULT_CACHES] = {
 	"kevent_socket", "kevent_poll", "kevent_inode", "kevent_path",
-	"kevent_timer", "kevent_user", "kevent_mark", "kevent_watch",
+	"kevent_timer", "kevent_user", "kevent_naio", "kevent_mark",
+	"kevent_watch",
 };
 
 /* Objects in use.  A cache that cannot be told from others is no use here. */
@@ -277,7 +280,7 @@ static void need_all_features(void)
 	uint32_t feature;
 	int q = queue_open();
 
-	for (feature = KEVENT_FEATURE_SOCKET; feature <= KEVENT_FEATURE_USER;
+	for (feature = KEVENT_FEATURE_SOCKET; feature <= KEVENT_FEATURE_NAIO;
 	     feature <<= 1)
 		need_feature(q, feature);
 	close(q);

@@ -12,9 +12,10 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from pykevent.abi import EventType, Flags, Op
+from pykevent.abi import EventType, Flags, NaioEvents, Op
 
 from . import program as plan
+from . import transfers
 from .program import Post, Program, Request, Step
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -313,9 +314,74 @@ def _itself(step: Step) -> Step:
     return replace(step, requests=requests)
 
 
+def _transfer(draw: Draw) -> Request:
+    """An ADD of a transfer, nearly always one that makes sense."""
+    send = _chance(draw, 30)
+    fd = draw(pick((104, 105) if send else (100, 100, 101, 102, 103, 104, 105, 105)))
+    events = int(NaioEvents.SEND if send else NaioEvents.RECV)
+    flags = draw(pick((0, 0, 0, int(Flags.ONESHOT))))
+    if not send and _chance(draw, 40):
+        flags |= int(Flags.WAITALL)
+    slot = draw(numbers(0, transfers.SLOTS - 1))
+    length = draw(pick((1, 5, 20, 40, transfers.SLOT)))
+    if send and _chance(draw, 5):
+        length = 0
+    wrong = draw(numbers(0, 49))
+    if wrong == 49:
+        flags |= draw(pick((1, 4, 8, 0x10, 0x20, 0x40, 0x80, 0x100, 0x200, 0x800)))
+    elif wrong == 48:
+        events = draw(pick((0, 3, 8, 0x10000)))
+    elif wrong == 47:
+        length = draw(pick((0, transfers.MAX + 1, 1 << 63)))
+    elif wrong == 46:
+        slot = transfers.NOWHERE
+    elif wrong >= 44:
+        fd = draw(pick((117, transfers.PIPE, 100, 1 << 31, (1 << 32) - 1)))
+    return Request(
+        int(EventType.NAIO), draw(numbers(0, 5)), events, flags, draw(numbers(0, 9)), 0,
+        (slot, length, fd),
+    )  # fmt: skip
+
+
+def _transfer_step(draw: Draw) -> Step:
+    queue = 1 if draw(numbers(0, 4)) == 4 else 0
+    choice = draw(numbers(0, 99))
+    if choice < 35:
+        count = draw(pick((1, 1, 1, 2, 3)))
+        return Step("add", queue, tuple(_transfer(draw) for _ in range(count)))
+    if choice < 45:
+        count = draw(pick((1, 1, 2)))
+        gone = tuple(
+            Request(int(EventType.NAIO), draw(numbers(0, 5)), cookie=int(_chance(draw, 3)))
+            for _ in range(count)
+        )
+        return Step("remove", queue, gone)
+    if choice < 47:
+        return Step("modify", queue, (_transfer(draw),))
+    if choice < 62:
+        return Step("wait", queue, max=draw(pick((16, 16, 16, 4, 1, 2))))
+    fd = draw(pick((100, 101, 101, 102, 103, 103, 104, 104, 105)))
+    if choice < 83:
+        return Step("send", fd=fd, size=draw(pick((1, 5, 5, 20, 64, 100))))
+    if choice < 91:
+        return Step("recv", fd=fd, size=draw(pick((100, 100, 1, 8))))
+    if choice < 94:
+        return Step("shutdown", fd=fd)
+    if choice < 97:
+        return Step("close", fd=fd)
+    return Step(draw(pick(("close_queue", "open_queue"))), queue)
+
+
+def _of_transfers(draw: Draw) -> Program:
+    steps = tuple(_transfer_step(draw) for _ in range(draw(numbers(5, 40))))
+    return Program((transfers.NAME,), steps)
+
+
 @st.composite
 def programs(draw: Draw) -> Program:
     """A program of up to forty steps."""
+    if _chance(draw, 25):
+        return _of_transfers(draw)
     count = draw(numbers(1, 3))
     kinds = [draw(pick(tuple(plan.PLACES))) for _ in range(count)]
     cast = tuple(dict.fromkeys(kinds))

@@ -23,6 +23,7 @@ from typing import Any
 from pykevent.abi import EventType, FileKind, Flags, Op
 
 from . import program as plan
+from . import transfers
 from .files import Files, OpenFile
 from .kevents import (
     INODE,
@@ -632,6 +633,9 @@ def check(
     program: plan.Program, answers: list[Answer], *, simulated: bool = False
 ) -> tuple[int, WrongError] | None:
     """The first step whose answer is wrong, and why; -1 is the beginning."""
+    if program.cast == (transfers.NAME,):
+        found = transfers.check(program, answers)
+        return found and (found[0], WrongError(*found[1].args))
     at = -1
     try:
         model = Model(program.cast, answers[0], simulated=simulated)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from .model import Answer, WrongError, check
 from .program import Program, Request, Step
+from .transfers import NAME
 
 Run = Callable[[list[Program]], list[list[Answer]]]
 
@@ -88,7 +89,8 @@ def _candidates(program: Program, spare: list[int]) -> list[Program]:
                 for at in range(0, count - 1, size)
             ]
     found += [_without(program, [number]) for number in range(count - 1)]
-    for kind in program.cast:
+    # A program of transfers is one because of its cast.
+    for kind in program.cast if program.cast != (NAME,) else ():
         found.append(replace(program, cast=tuple(k for k in program.cast if k != kind)))
     if count <= 12:
         for number, step in enumerate(program.steps):

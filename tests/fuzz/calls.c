@@ -75,6 +75,10 @@ const struct call_type call_types[] = {
 	{ "recv_fd", "sf", run_recv_fd, 5 },
 	{ "signal", "n", run_signal, 3 },
 	{ "alarm", "u", run_alarm, 5 },
+	{ "drain", "s", run_drain, 8 },
+	{ "sockbuf", "sn", run_sockbuf, 5 },
+	{ "memory", "nn", run_memory, 5 },		/* how, pages */
+	{ "memlock", "n", run_memlock, 3 },		/* pages */
 	{ "fork", "qn", run_fork, 6 },
 	{ "user", "n", run_user, 2 },
 	{ "nap", "u", run_nap, 10 },

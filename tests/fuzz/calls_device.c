@@ -58,6 +58,11 @@ void buffers_make(struct worker *w)
 	close(memfd);
 }
 
+char *buffers_shared(void)
+{
+	return shared;
+}
+
 /* Puts the staged argument of @size bytes where @where says. */
 static char *put(struct worker *w, uint64_t where, size_t size)
 {
@@ -127,7 +132,8 @@ static uint64_t clock_now(uint64_t clock)
 	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
-static struct kevent_request get_request(const uint64_t *arg)
+static struct kevent_request get_request(const struct worker *w,
+					 const uint64_t *arg)
 {
 	struct kevent_request req = {
 		.type = (uint16_t)arg[0], .ident = arg[1], .cookie = arg[2],
@@ -140,25 +146,30 @@ static struct kevent_request get_request(const uint64_t *arg)
 	if (req.type == KEVENT_TIMER && (req.flags & KEVENT_ABSTIME) &&
 	    !(req.param[0] & 1))
 		req.param[0] += clock_now(req.param[2]);
+	/* not of a REMOVE, which has none */
+	if (req.type == KEVENT_NAIO && (req.events || req.param[1]))
+		req.param[0] = memory_address(w->index, req.param[0],
+					      req.param[1]);
 	return req;
 }
 
 /* The requests at the end of @c, at @to; gives how many. */
-static uint32_t put_requests(const struct call *c, void *to)
+static uint32_t put_requests(const struct worker *w, const struct call *c,
+			     void *to)
 {
 	unsigned int fixed = fixed_args(&call_types[c->type]);
 	struct kevent_request *req = to;
 	uint32_t nr = 0;
 
 	for (; fixed < c->nr_args; fixed += REQUEST_ARGS)
-		req[nr++] = get_request(&c->arg[fixed]);
+		req[nr++] = get_request(w, &c->arg[fixed]);
 	return nr;
 }
 
 static void change_all(struct worker *w, const struct call *c, unsigned int nr)
 {
 	struct kevent_batch *batch = (void *)w->stage;
-	uint32_t count = put_requests(c, batch + 1);
+	uint32_t count = put_requests(w, c, batch + 1);
 	char *arg;
 	long ret;
 
@@ -190,8 +201,36 @@ void run_remove(struct worker *w, const struct call *c)
 	change_all(w, c, KEVENT_IOC_NR_REMOVE);
 }
 
+/* What is said of the end of a transfer makes sense. */
+static void check_transfers(const char *name, const char *records, uint32_t nr)
+{
+	struct kevent_event ev;
+	uint32_t i;
+
+	for (i = 0; i < nr; i++) {
+		memcpy(&ev, records + i * sizeof(ev), sizeof(ev));
+		if (ev.flags & KEVENT_EVENT_NAME)
+			i += KEVENT_NAME_RECORDS(ev.data);
+		if (ev.type != KEVENT_NAIO)
+			continue;
+		if (ev.events != KEVENT_NAIO_RECV &&
+		    ev.events != KEVENT_NAIO_SEND &&
+		    ev.events != KEVENT_NAIO_SENDFILE)
+			broken_promise("%s: a transfer of events %#x", name,
+				       ev.events);
+		if (ev.flags & KEVENT_EVENT_ERROR ? !ev.count || ev.count > 4095 :
+						    ev.count != 1)
+			broken_promise("%s: a transfer with flags %#x, count %u",
+				       name, ev.flags, ev.count);
+		if (ev.events != KEVENT_NAIO_SENDFILE &&
+		    ev.data > KEVENT_NAIO_MAX)
+			broken_promise("%s: a transfer of %llu bytes", name,
+				       (unsigned long long)ev.data);
+	}
+}
+
 static void check_wait(const struct call *c, const struct kevent_wait *sent,
-		       const struct kevent_wait *got, long ret)
+		       const struct kevent_wait *got, uint32_t changes, long ret)
 {
 	const char *name = call_types[c->type].name;
 	struct kevent_wait head;
@@ -208,12 +247,14 @@ static void check_wait(const struct call *c, const struct kevent_wait *sent,
 	    head.changed > sent->nr_changes)
 		broken_promise("%s: %u of %u changed", name, head.changed,
 			       sent->nr_changes);
+	check_transfers(name, (const char *)got + sizeof(head) +
+			changes * sizeof(struct kevent_request), head.records);
 }
 
 static void wait_all(struct worker *w, const struct call *c, unsigned int nr)
 {
 	struct kevent_wait *wait = (void *)w->stage, sent;
-	uint32_t changes = put_requests(c, wait + 1);
+	uint32_t changes = put_requests(w, c, wait + 1);
 	uint64_t timeout = c->arg[6];
 	size_t size, room;
 	char *arg;
@@ -233,7 +274,7 @@ static void wait_all(struct worker *w, const struct call *c, unsigned int nr)
 	size = sizeof(*wait) + changes * sizeof(struct kevent_request) +
 	       room * sizeof(struct kevent_event);
 	ret = call_ioctl(w, c->arg[0], nr, size, c->arg[2], c->arg[1], &arg);
-	check_wait(c, &sent, answer(c->arg[1], arg), ret);
+	check_wait(c, &sent, answer(c->arg[1], arg), sent.nr_changes, ret);
 }
 
 void run_wait(struct worker *w, const struct call *c)
@@ -275,7 +316,7 @@ void run_add_path(struct worker *w, const struct call *c)
 	char *arg;
 
 	path->request = (struct kevent_request){};
-	put_requests(c, path);
+	put_requests(w, c, path);
 	strcpy((char *)(path + 1), name);
 	call_ioctl(w, c->arg[0], KEVENT_IOC_NR_ADD_PATH,
 		   sizeof(*path) + strlen(name) + 1, c->arg[2], c->arg[1], &arg);

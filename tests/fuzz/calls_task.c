@@ -107,6 +107,26 @@ void run_recv_fd(struct worker *w, const struct call *c)
 	move_fd(fd, pool_fd(c->arg[1]));
 }
 
+/* Reads what there is, as often as a peer may have put something in its place. */
+void run_drain(struct worker *w, const struct call *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < 64; i++)
+		if (recv(pool_fd(c->arg[0]), w->stage, 3 * PAGE,
+			 MSG_DONTWAIT) <= 0)
+			return;
+}
+
+void run_sockbuf(struct worker *w, const struct call *c)
+{
+	int fd = pool_fd(c->arg[0]), size = (int)(c->arg[1] % 10000);
+
+	(void)w;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+}
+
 static void on_signal(int number)
 {
 	(void)number;

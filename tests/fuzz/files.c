@@ -95,6 +95,7 @@ void files_prepare(void)
 		mounted = false;
 	}
 	SYS(close((int)SYS(creat("a", 0644))));
+	SYS(truncate("a", 5 * PAGE - 100));
 	SYS(close((int)SYS(creat("d/a", 0644))));
 	SYS(symlink("a", "link"));
 	SYS(symlink("loop", "loop"));

@@ -81,6 +81,8 @@ void program_mutate(struct program *p, const struct program *other,
 /* pool.c */
 int pool_fd(uint64_t arg);
 unsigned int pool_kind(unsigned int fd);
+/* The other one of the pair that @fd is of, at the start. */
+unsigned int pool_peer(unsigned int fd);
 unsigned int pool_nr_kinds(void);
 bool kind_is_queue(unsigned int kind);
 bool kind_is_socket(unsigned int kind);
@@ -102,8 +104,24 @@ void files_prepare(void);
 /* To be said by a program that mounts or unmounts. */
 void files_mounted(void);
 
+/* memory.c */
+void memory_begin(void);
+/* The address that the first param of a NAIO request stands for. */
+uint64_t memory_address(unsigned int thread, uint64_t where, uint64_t length);
+/* Puts together, and takes apart, what says that it is a struct kevent_sendfile. */
+uint64_t memory_sendfile(unsigned int file, unsigned int rest);
+bool memory_is_sendfile(uint64_t where);
+uint64_t memory_sendfile_size(uint64_t where);
+unsigned int memory_sendfile_fd(uint64_t where);
+/* Puts right what the program has changed. */
+void memory_restore(void);
+bool memory_is_used(const struct program *p);
+void run_memory(struct worker *w, const struct call *c);
+void run_memlock(struct worker *w, const struct call *c);
+
 /* calls_device.c */
 void buffers_make(struct worker *w);
+char *buffers_shared(void);
 void run_add(struct worker *w, const struct call *c);
 void run_modify(struct worker *w, const struct call *c);
 void run_remove(struct worker *w, const struct call *c);
@@ -148,6 +166,8 @@ void run_reset(struct worker *w, const struct call *c);
 void run_urgent(struct worker *w, const struct call *c);
 void run_send_fd(struct worker *w, const struct call *c);
 void run_recv_fd(struct worker *w, const struct call *c);
+void run_drain(struct worker *w, const struct call *c);
+void run_sockbuf(struct worker *w, const struct call *c);
 void run_signal(struct worker *w, const struct call *c);
 void run_alarm(struct worker *w, const struct call *c);
 void run_fork(struct worker *w, const struct call *c);

@@ -50,8 +50,12 @@ static uint64_t any_fd(const struct program *p, struct rnd *rnd)
 		uint64_t fd = c->nr_args > fixed + 1 ? c->arg[fixed + 1] :
 						       c->arg[0];
 
-		if (fd >= FD_FIRST && fd < FD_FIRST + FD_COUNT)
-			return fd;
+		if (c->nr_args > fixed + 8 && c->arg[fixed] == KEVENT_NAIO)
+			fd = c->arg[fixed + 8];
+		if (fd < FD_FIRST || fd >= FD_FIRST + FD_COUNT)
+			continue;
+		/* what a socket has is up to its peer */
+		return one_in(rnd, 3) ? pool_peer((unsigned int)fd) : fd;
 	}
 	return FD_FIRST + rnd_below(rnd, FD_COUNT);
 }
@@ -191,6 +195,49 @@ static uint64_t some_bits(uint64_t all, struct rnd *rnd)
 	return bits ? bits : all;
 }
 
+static unsigned int file_fd(const struct program *p, struct rnd *rnd)
+{
+	/* "a", and what else there is of files */
+	return one_in(rnd, 3) ? (unsigned int)any_fd(p, rnd) :
+				(unsigned int)FEW(rnd, 91, 91, 94);
+}
+
+/* One that takes part in a transfer, most of the time; of a pair. */
+static uint64_t transfer_fd(const struct program *p, uint64_t events,
+			    struct rnd *rnd)
+{
+	if (one_in(rnd, 4))
+		return socket_fd(p, rnd);
+	if (events == KEVENT_NAIO_RECV)
+		return FEW(rnd, 68, 69, 70, 71, 73, 74, 75, 76, 77, 78);
+	return FEW(rnd, 68, 69, 70, 71, 68, 69, 73, 74);
+}
+
+static void any_transfer(const struct program *p, uint64_t *arg,
+			 struct rnd *rnd)
+{
+	arg[4] = one_in(rnd, 4) ? KEVENT_ONESHOT : 0;
+	arg[5] = FEW(rnd, KEVENT_NAIO_RECV, KEVENT_NAIO_RECV, KEVENT_NAIO_SEND,
+		     KEVENT_NAIO_SEND, KEVENT_NAIO_SENDFILE);
+	arg[6] = one_in(rnd, 2) ? 0 : rnd_below(rnd, 12) |
+				      (uint64_t)rnd_below(rnd, 9000) << 4;
+	arg[7] = FEW(rnd, 1, 5, 100, 4096, 5000, 20000, 300000, 4000000, 4000000,
+		     KEVENT_NAIO_MAX, 0);
+	arg[8] = transfer_fd(p, arg[5], rnd);
+	if (arg[5] == KEVENT_NAIO_SENDFILE) {
+		/* mostly without anything wrong in it */
+		arg[6] = memory_sendfile(file_fd(p, rnd),
+					 rnd_below(rnd, one_in(rnd, 4) ?
+						   1U << 15 : 1U << 10));
+		arg[7] = memory_sendfile_size(arg[6]);
+	} else if (arg[5] == KEVENT_NAIO_RECV) {
+		arg[4] |= one_in(rnd, 3) ? KEVENT_WAITALL : 0;
+		if (one_in(rnd, 4))
+			arg[4] = KEVENT_MULTISHOT |
+				 (one_in(rnd, 3) ? KEVENT_DISPATCH : 0);
+	}
+}
+
 /* A request of @type that makes sense, all of it. */
 static void any_request(const struct program *p, uint64_t *arg, uint64_t type,
 			struct rnd *rnd)
@@ -235,6 +282,9 @@ static void any_request(const struct program *p, uint64_t *arg, uint64_t type,
 	case KEVENT_USER:
 		arg[5] = KEVENT_USER_POSTED;
 		break;
+	case KEVENT_NAIO:
+		any_transfer(p, arg, rnd);
+		break;
 	}
 }
 
@@ -262,7 +312,8 @@ static void request_for(const struct program *p, const struct call_type *type,
 {
 	static const uint64_t kinds[] = {
 		KEVENT_SOCKET, KEVENT_SOCKET, KEVENT_POLL, KEVENT_POLL,
-		KEVENT_INODE, KEVENT_TIMER, KEVENT_USER,
+		KEVENT_INODE, KEVENT_TIMER, KEVENT_USER, KEVENT_NAIO,
+		KEVENT_NAIO,
 	};
 	bool path = type->run == run_add_path;
 	bool adds = type->run == run_add;
@@ -340,6 +391,49 @@ static void call_generate(const struct program *p, struct call *c,
 	list_generate(p, c, rnd);
 }
 
+static void add_call(struct program *p, unsigned int threads, const char *name,
+		     struct rnd *rnd)
+{
+	struct call *c = &p->call[p->nr];
+	const struct call_type *type = call_types;
+	unsigned int i;
+
+	while (strcmp(type->name, name))
+		type++;
+	*c = (struct call){
+		.thread = (uint8_t)rnd_below(rnd, threads),
+		.type = (uint8_t)(type - call_types),
+		.nr_args = (uint8_t)fixed_args(type),
+	};
+	for (i = 0; i < c->nr_args; i++)
+		c->arg[i] = any_argument(p, type->args[i], rnd);
+	p->nr++;
+}
+
+/* Where the last call asked for a transfer, its peer does something about it. */
+static void answer_transfer(struct program *p, unsigned int threads,
+			    struct rnd *rnd)
+{
+	const struct call *c = &p->call[p->nr - 1];
+	const struct call_type *type = &call_types[c->type];
+	const uint64_t *arg = &c->arg[fixed_args(type)];
+	uint64_t queue = c->arg[0], fd;
+
+	if (list_group(type) != REQUEST_ARGS || type->run == run_remove ||
+	    arg + REQUEST_ARGS > c->arg + c->nr_args || arg[0] != KEVENT_NAIO ||
+	    arg[8] < FD_FIRST || arg[8] >= FD_FIRST + FD_COUNT ||
+	    p->nr + 2 > MAX_CALLS)
+		return;
+	fd = pool_peer((unsigned int)arg[8]);
+	add_call(p, threads, arg[5] == KEVENT_NAIO_RECV ? "write" : "drain",
+		 rnd);
+	p->call[p->nr - 1].arg[0] = fd;
+	if (one_in(rnd, 3))
+		return;
+	add_call(p, threads, "wait", rnd);
+	p->call[p->nr - 1].arg[0] = queue;
+}
+
 void program_generate(struct program *p, struct rnd *rnd)
 {
 	unsigned int nr = 3 + rnd_below(rnd, 18);
@@ -349,6 +443,8 @@ void program_generate(struct program *p, struct rnd *rnd)
 	while (p->nr < nr) {
 		call_generate(p, &p->call[p->nr], threads, rnd);
 		p->nr++;
+		if (one_in(rnd, 2))
+			answer_transfer(p, threads, rnd);
 	}
 }
 

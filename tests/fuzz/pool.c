@@ -283,6 +283,16 @@ static unsigned int first_of_pair(unsigned int fd)
 	return fd - (fd - first) % 2;
 }
 
+unsigned int pool_peer(unsigned int fd)
+{
+	unsigned int first;
+
+	if (!kinds[pool_kind(fd)].pair)
+		return fd;
+	first = first_of_pair(fd);
+	return fd == first ? first + 1 : first;
+}
+
 static void pool_default(unsigned int fd)
 {
 	unsigned int kind = pool_kind(fd);
@@ -297,21 +307,45 @@ static bool is_descriptor(uint64_t value)
 	return value >= FD_FIRST && value < FD_FIRST + FD_COUNT;
 }
 
-/* The letter of argument @i, or, in a list, whether it may be an ident: 'I'. */
+/*
+ * The letter of argument @i, or, in a list, whether it may be a descriptor, 'I',
+ * or where there is a transfer, 'T'.
+ */
 static char letter(const struct call_type *type, unsigned int i)
 {
 	unsigned int fixed = fixed_args(type);
 
 	if (i < fixed)
 		return type->args[i];
-	return list_group(type) == REQUEST_ARGS &&
-	       (i - fixed) % REQUEST_ARGS == 1 ? 'I' : 'x';
+	if (list_group(type) != REQUEST_ARGS)
+		return 'x';
+	switch ((i - fixed) % REQUEST_ARGS) {
+	case 1:
+	case 8:
+		return 'I';
+	case 6:
+		return 'T';
+	}
+	return 'x';
+}
+
+/* The descriptor that argument @i of a call is, or 0. */
+static unsigned int descriptor_of(const struct call *c, unsigned int i)
+{
+	char l = letter(&call_types[c->type], i);
+	uint64_t value = c->arg[i];
+
+	if (strchr("qfs", l) || (l == 'I' && is_descriptor(value)))
+		return (unsigned int)pool_fd(value);
+	if (l == 'T' && memory_is_sendfile(value))
+		return memory_sendfile_fd(value);
+	return 0;
 }
 
 static bool needs_files(const struct call *c)
 {
 	const struct call_type *type = &call_types[c->type];
-	unsigned int i;
+	unsigned int i, fd;
 
 	for (i = 0; i < c->nr_args; i++) {
 		char l = letter(type, i);
@@ -319,8 +353,8 @@ static bool needs_files(const struct call *c)
 		if (l == 'p' || (l == 'k' &&
 		    kinds[c->arg[i] % ARRAY_SIZE(kinds)].files))
 			return true;
-		if ((strchr("qfs", l) || (l == 'I' && is_descriptor(c->arg[i]))) &&
-		    kinds[pool_kind((unsigned int)pool_fd(c->arg[i]))].files)
+		fd = descriptor_of(c, i);
+		if (fd && kinds[pool_kind(fd)].files)
 			return true;
 	}
 	return false;
@@ -347,11 +381,10 @@ void pool_prepare(const struct program *p)
 		const struct call *c = &p->call[i];
 
 		for (j = 0; j < c->nr_args; j++) {
-			char l = letter(&call_types[c->type], j);
+			unsigned int fd = descriptor_of(c, j);
 
-			if (strchr("qfs", l) ||
-			    (l == 'I' && is_descriptor(c->arg[j])))
-				used[pool_fd(c->arg[j]) - FD_FIRST] = true;
+			if (fd)
+				used[fd - FD_FIRST] = true;
 		}
 	}
 	for (i = 0; i < FD_COUNT; i++)

@@ -69,6 +69,7 @@ void run_prepare(const struct run_options *wanted)
 		workers[i].index = i;
 		buffers_make(&workers[i]);
 	}
+	memory_begin();
 	accounts[0] = account_open(0);
 	accounts[1] = account_open(NOBODY);
 	limits_save();
@@ -182,6 +183,22 @@ static bool reap_others(pid_t session)
 	return true;
 }
 
+/* Pages that nobody is there for any more. */
+static bool pages_lost(void)
+{
+	uint64_t end = now_ns() + PATIENCE;
+	long long pinned;
+
+	while (pins(&pinned) && pinned) {
+		if (now_ns() > end) {
+			fprintf(stderr, "%lld pages stay pinned\n", pinned);
+			return true;
+		}
+		usleep(1000);
+	}
+	return false;
+}
+
 /* Whether it ended, and as it should. */
 static bool server_stop(bool kill_it)
 {
@@ -202,6 +219,8 @@ static bool server_stop(bool kill_it)
 		fprintf(stderr, "a child of the process does not end\n");
 		good = false;
 	}
+	if (pages_lost())
+		good = false;
 	if (WIFSIGNALED(status) && !(kill_it && WTERMSIG(status) == SIGKILL)) {
 		fprintf(stderr, "the process died of signal %d\n",
 			WTERMSIG(status));
@@ -253,6 +272,24 @@ static bool kevents_gone(unsigned int account)
 	return true;
 }
 
+/* Transfers end before their kevents are gone, and let go of their pages. */
+static bool pages_unpinned(void)
+{
+	uint64_t end = now_ns() + PATIENCE;
+	unsigned long pinned;
+
+	if (!server.pid)
+		return true;
+	while ((pinned = pinned_by(server.pid))) {
+		if (now_ns() > end) {
+			fprintf(stderr, "%lu pages are pinned\n", pinned);
+			return false;
+		}
+		usleep(100);
+	}
+	return true;
+}
+
 bool run_program(const struct program *p)
 {
 	bool well = true;
@@ -269,6 +306,8 @@ bool run_program(const struct program *p)
 		well = server_stop(false);
 	limits_restore(p);
 	well = well && kevents_gone(0) && kevents_gone(1);
+	if (memory_is_used(p))
+		well = well && pages_unpinned();
 	return !kernel_complains() && well;
 }
 

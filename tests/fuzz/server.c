@@ -138,6 +138,7 @@ static bool run_one(bool leave)
 			return false;
 	}
 	pool_close();
+	memory_restore();
 	signals_end();
 	return true;
 }

@@ -154,6 +154,15 @@ char *two_pages(void);
 /* Room for @size bytes, at most a page, right behind which is nothing. */
 void *before_nothing(size_t size);
 
+/* Pages of the whole machine that are pinned: false where they are not counted. */
+bool pins(long long *pinned);
+/* Skips the case there. */
+void remember_pins(void);
+/* No more are pinned than before; others may have some for a moment. */
+void check_pins(void);
+/* Pages that are charged to process @pid; 0 where it has ended. */
+unsigned long pinned_by(pid_t pid);
+
 /*
  * The argument of an ioctl across two pages, of which one is bad: which part
  * of it, and how.

@@ -350,7 +350,9 @@ static unsigned int fight_pair(struct arena *a, enum actor first,
 	a->actors = BIT(first) | BIT(second);
 	a->pinned = queue_info(q).pinned;
 	need_feature(q, 0x1f);
+	need_feature(q, KEVENT_FEATURE_NAIO);
 	close(q);
+	remember_pins();
 	if (a->actors & DEAR)
 		total = total / 4 + 1;
 	for (kind = 0; kind < NR_KINDS; kind++)
@@ -366,6 +368,7 @@ static unsigned int fight_pair(struct arena *a, enum actor first,
 	dismiss(a);
 	check_nothing_charged(a);
 	CHECK_EQ(count_fds(), fds);
+	check_pins();
 	dprintf(STDERR_FILENO, "%s against %s: %u rounds, %u events, %u unloads, %llu ms\n",
 		actor_names[first], actor_names[second], total, a->delivered,
 		a->unloads, (unsigned long long)((now_ns() - begin) /

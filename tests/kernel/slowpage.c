@@ -183,6 +183,64 @@ static void an_event_under_way_may_lose_its_kevent(void)
 }
 
 /*
+ * A transfer that is removed while its event is handed over arrives as well, or
+ * does not where that fails; REMOVE has said the same in any case.
+ */
+static void a_transfer_under_way_is_removed_and_delivered(void)
+{
+	struct stuck s = { .q = queue_open() };
+	static char buffer[8];
+	struct kevent_event *ev;
+	pthread_t thread;
+	int fd[2], how;
+
+	need_feature(s.q, KEVENT_FEATURE_NAIO);
+	for (how = 0; how < 4; how++) {
+		struct {
+			struct kevent_batch head;
+			struct kevent_request req;
+		} arg = { .head.count = 1 };
+		bool fails = how & 1, row = how & 2;
+
+		prepare(&s, 2);
+		unix_pair(fd);
+		arg.req = request(KEVENT_NAIO, 1, KEVENT_NAIO_RECV,
+				  row ? KEVENT_MULTISHOT : 0, 7);
+		arg.req.param[0] = (uintptr_t)buffer;
+		arg.req.param[1] = sizeof(buffer);
+		arg.req.param[2] = (uint64_t)fd[0];
+		CHECK_EQ(change(s.q, KEVENT_IOC_NR_ADD, arg.req), 0);
+		thread = thread_start(wait_on_missing_page, &s);
+		CHECK_EQ(SYS(write(fd[1], "hello", 5)), 5);
+		wait_until_stuck(&s);
+		arg.req = request(KEVENT_NAIO, 1, 0, 0, 0);
+		CHECK_EQ(SYS(ioctl(s.q, KEVENT_IOC_REMOVE(1), &arg)), 1);
+		CHECK_EQ(arg.req.param[0], 5);
+		CHECK_EQ(arg.req.param[1], row ? ECANCELED : 0);
+		CHECK(!memcmp(buffer, "hello", 5));
+		CHECK_EQ(remove_kevent(s.q, KEVENT_NAIO, 1, 0), -ENOENT);
+		if (fails)
+			let_fault(&s);
+		else
+			let_go(&s);
+		thread_join(thread);
+		ev = (struct kevent_event *)(s.head + 1);
+		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
+		if (!fails) {
+			CHECK_EQ(ev->cookie, 7);
+			CHECK_EQ(ev->data, 5);
+			CHECK_EQ(ev->count, 1);
+			CHECK(!(ev->flags & KEVENT_EVENT_ERROR));
+		}
+		check_silent(s.q);
+		CHECK_EQ(queue_info(s.q).kevents, 0);
+		close(fd[0]);
+		close(fd[1]);
+		close(s.uffd);
+	}
+}
+
+/*
  * MODIFY in the middle of the delivery, which then succeeds or fails: posts are
  * kept by it, so they arrive once; a timer forgets that it has expired.
  */
@@ -432,6 +490,7 @@ static const struct test_case cases[] = {
 	TEST(bytes_are_counted_while_somebody_reads),
 	TEST(changes_do_not_wait_for_a_wait_that_is_stuck),
 	TEST(an_event_under_way_may_lose_its_kevent),
+	TEST(a_transfer_under_way_is_removed_and_delivered),
 	TEST(a_modified_kevent_is_delivered_once_or_as_it_is_then),
 	TEST(a_posting_to_a_oneshot_under_way_is_refused_not_lost),
 	TEST(other_events_go_to_other_waiters_meanwhile),

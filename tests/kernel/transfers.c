@@ -68,56 +68,6 @@ static void *memory(size_t size)
 	return mem;
 }
 
-/* Pages of the whole machine that are pinned, as far as they are counted. */
-static bool pins(long long *pinned)
-{
-	long long acquired = -1, released = -1, value;
-	char line[128], name[100];
-	FILE *file;
-
-	/* has each CPU add what it has counted so far */
-	file = fopen("/proc/sys/vm/stat_refresh", "r");
-	if (file) {
-		(void)!fgets(line, sizeof(line), file);
-		fclose(file);
-	}
-	file = fopen("/proc/vmstat", "r");
-	CHECK(file);
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "%99s %lld", name, &value) != 2)
-			continue;
-		if (!strcmp(name, "nr_foll_pin_acquired"))
-			acquired = value;
-		if (!strcmp(name, "nr_foll_pin_released"))
-			released = value;
-	}
-	fclose(file);
-	*pinned = acquired - released;
-	return acquired >= 0 && released >= 0;
-}
-
-static long long pinned_before;
-
-static void remember_pins(void)
-{
-	if (!pins(&pinned_before))
-		test_skip("this kernel does not count pinned pages");
-}
-
-/* No more are pinned than before; others may have some for a moment. */
-static void check_pins(void)
-{
-	uint64_t end = now_ns() + PATIENCE;
-	long long now;
-
-	while (pins(&now) && now != pinned_before) {
-		if (now_ns() > end)
-			FAIL("%lld pages are pinned, and %lld were before",
-			     now, pinned_before);
-		sched_yield();
-	}
-}
-
 static int begin(int q, int sock, struct transfer *t, uint32_t events,
 		 uint32_t flags)
 {

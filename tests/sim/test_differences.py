@@ -58,6 +58,7 @@ from tests.conformance.support import (
 
 MODIFY, CREATE = InodeEvents.MODIFY, InodeEvents.CREATE
 F_GETSIG = 11
+PR_SET_DUMPABLE = 4
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -378,6 +379,33 @@ def test_a_datagram_that_meets_a_bad_buffer_stays(queue: Queue) -> None:
         with refused(errno.EFAULT):
             queue.add(pykevent.naio_event(1, NaioEvents.RECV, near, 0, 10))
         assert near.recv(10) == b"hello"
+
+
+def test_what_a_unix_socket_sends_names_the_simulator_unless_it_is_roots(theirs: Path) -> None:
+    def sends() -> None:
+        # Who has changed users may not be looked into, unless they say so.
+        assert _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
+        near, far = socket.socketpair()
+        with near, far, pykevent.open(theirs / "kevent") as queue:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            queue.send(near, b"hello")
+            assert one(queue).data == 5
+            _, [(_, _, credentials)], _, _ = far.recvmsg(10, 100)
+            sender = struct.unpack("3i", credentials)
+            assert sender == (int((theirs / "pid").read_text()), os.getuid(), os.getgid())
+
+    as_nobody(sends)
+
+
+def test_a_shared_mapping_of_a_file_is_received_into(queue: Queue, tmp_path: Path) -> None:
+    near, far = socket.socketpair()
+    with near, far, (tmp_path / "file").open("w+b") as file:
+        file.truncate(mmap.PAGESIZE)
+        with mmap.mmap(file.fileno(), mmap.PAGESIZE) as memory:
+            queue.recv_into(near, memory)
+            far.send(b"hello")
+            assert one(queue).data == 5
+        assert os.pread(file.fileno(), 5, 0) == b"hello"
 
 
 def test_what_came_while_nobody_had_the_socket_is_received_once_somebody_has(

@@ -176,6 +176,23 @@ def test_a_killed_simulator_leaves_no_mount_and_its_clients_a_sentence(
         pykevent.open(simulator.device)
 
 
+def test_closing_the_queue_of_a_dead_simulator_lets_go_of_the_buffers(
+    simulator: Simulator, queue: Queue
+) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        buffers = [bytearray(10) for _ in range(3)]
+        transfers = [queue.recv_into(near, buffer) for buffer in buffers]
+        fd = queue.fileno()
+        simulator.kill()
+        queue.close()
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            os.fstat(fd)
+        for buffer, transfer in zip(buffers, transfers, strict=True):
+            buffer.extend(b"ours again")
+            assert (transfer.done, transfer.error) == (True, errno.ECANCELED)
+
+
 @pytest.mark.parametrize("end", [Simulator.kill, Simulator.terminate])
 def test_the_end_of_a_simulator_is_told_as_the_manual_page_says(
     simulator: Simulator, queue: Queue, end: Callable[[Simulator], object]

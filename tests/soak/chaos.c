@@ -40,6 +40,21 @@ static void open_files(struct mess *m)
 	m->fd[7] = queue_open();
 }
 
+/* From or to what is mostly a socket, and memory of its own. */
+static struct kevent_request transfer_any(struct mess *m, int fd)
+{
+	static char memory[64 * PAGE];
+	bool send = rnd_below(&m->rnd, 2);
+	struct kevent_request req = request(KEVENT_NAIO, rnd_below(&m->rnd, 4),
+					    send ? KEVENT_NAIO_SEND :
+						   KEVENT_NAIO_RECV, 0, 0);
+
+	req.param[0] = (uintptr_t)memory + rnd_below(&m->rnd, PAGE);
+	req.param[1] = 1 + rnd_below(&m->rnd, sizeof(memory) - PAGE);
+	req.param[2] = (uint64_t)fd;
+	return req;
+}
+
 /* Any answer will do: what is asked for may be nonsense. */
 static void change_any(struct mess *m)
 {
@@ -56,7 +71,10 @@ static void change_any(struct mess *m)
 	int fd = m->fd[rnd_below(&m->rnd, FILES)];
 	struct kevent_request req;
 
-	switch (rnd_below(&m->rnd, 5)) {
+	switch (rnd_below(&m->rnd, 6)) {
+	case 5:
+		req = transfer_any(m, fd);
+		break;
 	case 0:
 		req = request(KEVENT_SOCKET, (uint64_t)fd,
 			      KEVENT_SOCKET_RECV | KEVENT_SOCKET_RDHUP, flag,

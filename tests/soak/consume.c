@@ -69,8 +69,8 @@ static void account_event(struct slot *slot, const struct kevent_event *event,
 	CHECK(event->cookie < STREAMS && event->type == s->type);
 	CHECK_EQ(!!(event->flags & KEVENT_EVENT_LAST),
 		 !!(s->flags & KEVENT_ONESHOT));
-	CHECK_EQ(event->flags & (KEVENT_EVENT_BROKEN | KEVENT_EVENT_OVERFLOW),
-		 0);
+	CHECK_EQ(event->flags & (KEVENT_EVENT_BROKEN | KEVENT_EVENT_OVERFLOW |
+				 KEVENT_EVENT_ERROR), 0);
 	switch (s->kind) {
 	case USER:
 		/* this one, and those before it that it stands for */
@@ -82,6 +82,17 @@ static void account_event(struct slot *slot, const struct kevent_event *event,
 		CHECK_EQ(event->count, 1);
 		stream_mark(s, entry_number(event), delivery);
 		break;
+	case RECEIVED:
+		CHECK_EQ(event->data, sizeof(struct message));
+		i = (uint32_t)event->ident;
+		CHECK(i < PLACES);
+		CHECK_EQ(s->place[i].stream, event->cookie);
+		stream_mark(s, s->place[i].seq, delivery);
+		break;
+	case SENT:
+		CHECK_EQ(event->data, sizeof(s->sends[0]));
+		stream_mark(s, (uint32_t)event->ident, delivery);
+		return;
 	case ONCE:
 		CHECK_EQ(event->data, 1);
 		stream_mark(s, (uint32_t)event->ident, delivery);
@@ -185,7 +196,7 @@ static void fill_changes(struct slot *slot)
 	unsigned int i;
 
 	for (i = 0; i < slot->nr_changes; i++) {
-		const struct stream *s = &soak->stream[slot->changed[i]];
+		struct stream *s = &soak->stream[slot->changed[i]];
 
 		req[i] = stream_request(s);
 		req[i].op = s->flags & KEVENT_ONESHOT ? KEVENT_OP_ADD :

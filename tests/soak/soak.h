@@ -16,7 +16,7 @@
 #include "../kernel/lib.h"
 
 #define MODES		4U	/* level, edge, dispatch, one-shot */
-#define STREAMS		22U
+#define STREAMS		25U
 #define WINDOW		512U	/* power of 2; half of it may be under way */
 #define MAYBES		64U
 #define CONSUMERS	3U
@@ -25,15 +25,26 @@
 #define SLOTS		(CONSUMERS * THREADS + 1)
 #define CHANGES		8U
 #define RECORDS		64U
+/* Of transfers: places for what is received, and for what is sent, see stream.c. */
+#define PLACES		1024U
+#define SENDS		64U
+#define SEND_WORDS	1024U
 
-enum kind { USER, UNIX, UDP, TCP, INODE, ONCE, PERIODIC, KINDS };
+enum kind { USER, UNIX, UDP, TCP, INODE, ONCE, PERIODIC, RECEIVED, SENT, KINDS };
 
 extern const char *const kind_names[KINDS];
+
+struct message {
+	uint32_t stream;
+	_Atomic uint32_t seq;	/* 0: none */
+};
 
 /*
  * @low: the first number not seen yet; @sent: the last one that was sent;
  * @intent: the one that is being sent.  @seen has, by number, the number and
  * the delivery.  @maybe: those of which nobody knows whether they were sent.
+ * @next: the place of the next transfer; @place, @sends: what they are to and from;
+ * @arrived: words of the sent ones that have come to the other end.
  */
 struct stream {
 	enum kind kind;
@@ -46,6 +57,10 @@ struct stream {
 	_Atomic uint64_t seen[WINDOW];
 	_Atomic uint32_t maybe[MAYBES];
 	unsigned int nr_maybes;
+	_Atomic uint32_t next;
+	struct message place[PLACES];
+	uint32_t sends[SENDS][SEND_WORDS];
+	uint64_t arrived;
 	union {
 		struct {
 			struct kevent_batch head;
@@ -56,11 +71,6 @@ struct stream {
 			struct kevent_request req;
 		} add;
 	} call;
-};
-
-struct message {
-	uint32_t stream;
-	_Atomic uint32_t seq;	/* 0: none */
 };
 
 /*
@@ -97,7 +107,7 @@ extern struct soak *soak;
 void streams_open(struct rnd *rnd);
 void streams_close(void);
 /* The request that adds or arms a stream. */
-struct kevent_request stream_request(const struct stream *s);
+struct kevent_request stream_request(struct stream *s);
 void stream_arm(unsigned int i);
 /* Puts straight what a producer that was killed may have left in between. */
 void stream_settle(struct stream *s);
@@ -105,6 +115,8 @@ void stream_settle(struct stream *s);
 void stream_advance(struct stream *s);
 /* Number @seq of the stream was delivered, by @delivery. */
 void stream_mark(struct stream *s, uint32_t seq, uint32_t delivery);
+/* Takes what transfers have brought to the other end: each byte once, in order. */
+void stream_collect(struct stream *s);
 /* Does its share of sending until @stop; the body of a process. */
 void produce(void *which);
 

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Sources of numbered events, and who sends them.  See soak.h.
+ *
+ * A transfer is from or to memory that all share, so it goes on when the process
+ * that asked for it is killed.  Two may be under way where there was to be one,
+ * because who was killed had asked already; so each has a number of its own, and
+ * a place of its own to receive into.  A place is used again after PLACES others:
+ * by then whoever was told of it has looked, or nothing would have been sent.
  */
 #include "soak.h"
 
@@ -20,6 +26,7 @@
 const char *const kind_names[KINDS] = {
 	"postings", "UNIX messages", "UDP messages", "TCP messages",
 	"inode events", "one-shot timers", "periodic expiries",
+	"received messages", "sent messages",
 };
 
 static const uint32_t modes[MODES] = {
@@ -92,14 +99,29 @@ static void udp_pair(int fd[2])
 	SYS(connect(fd[1], (struct sockaddr *)&addr, sizeof(addr)));
 }
 
-struct kevent_request stream_request(const struct stream *s)
+struct kevent_request stream_request(struct stream *s)
 {
 	struct kevent_request req = request(s->type, s->ident, 0, s->flags,
 					    (uint64_t)(s - soak->stream));
 
+	uint32_t place;
+
 	switch (s->kind) {
 	case USER:
 		req.events = KEVENT_USER_POSTED;
+		break;
+	case RECEIVED:
+		place = s->next++ % PLACES;
+		req.ident = s->ident << 32 | place;
+		req.events = KEVENT_NAIO_RECV;
+		req.param[0] = (uintptr_t)&s->place[place];
+		req.param[1] = sizeof(s->place[place]);
+		req.param[2] = (uint64_t)s->fd[0];
+		break;
+	case SENT:
+		req.events = KEVENT_NAIO_SEND;
+		req.param[1] = sizeof(s->sends[0]);
+		req.param[2] = (uint64_t)s->fd[0];
 		break;
 	case INODE:
 		req.events = INODE_EVENTS;
@@ -120,7 +142,7 @@ struct kevent_request stream_request(const struct stream *s)
 /* Whatever state it was left in, it reports again what there is. */
 void stream_arm(unsigned int i)
 {
-	const struct stream *s = &soak->stream[i];
+	struct stream *s = &soak->stream[i];
 	struct kevent_request req = stream_request(s);
 	int ret;
 
@@ -137,6 +159,7 @@ static void stream_open(struct stream *s, enum kind kind, uint16_t type,
 			uint32_t flags)
 {
 	unsigned int i = (unsigned int)(s - soak->stream);
+	int small = 4096;
 
 	memset(s, 0, sizeof(*s));
 	s->kind = kind;
@@ -144,14 +167,19 @@ static void stream_open(struct stream *s, enum kind kind, uint16_t type,
 	s->flags = flags;
 	s->fd[0] = s->fd[1] = -1;
 	s->low = 1;
-	s->window = kind == UDP || kind == TCP ? IP_WINDOW : WINDOW / 2;
+	s->window = kind == UDP || kind == TCP || kind == RECEIVED ||
+		    kind == SENT ? IP_WINDOW : WINDOW / 2;
 	s->ident = i;
-	if (kind == UNIX)
+	if (kind == UNIX || (kind == RECEIVED && !(flags & KEVENT_WAITALL)))
 		SYS(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, s->fd));
 	else if (kind == UDP)
 		udp_pair(s->fd);
-	else if (kind == TCP)
+	else if (kind == TCP || kind == RECEIVED || kind == SENT)
 		tcp_pair(s->fd);
+	/* some have to wait for room */
+	if (kind == SENT)
+		SYS(setsockopt(s->fd[0], SOL_SOCKET, SO_SNDBUF, &small,
+			       sizeof(small)));
 	if (type == KEVENT_SOCKET)
 		s->ident = (uint64_t)s->fd[0];
 	if (kind != INODE)
@@ -164,10 +192,10 @@ static void stream_open(struct stream *s, enum kind kind, uint16_t type,
 	s->ident = (uint64_t)s->fd[0];
 }
 
-/* One-shot timers are added as they are sent, the others are there at once. */
-static void stream_add(const struct stream *s)
+/* Timers and sends are added as they are sent, the others are there at once. */
+static void stream_add(struct stream *s)
 {
-	if (s->kind == ONCE)
+	if (s->kind == ONCE || s->kind == SENT)
 		return;
 	if (s->type == KEVENT_PATH)
 		CHECK_EQ(add_path(soak->q, s->ident, s->dir, INODE_EVENTS,
@@ -198,6 +226,9 @@ void streams_open(struct rnd *rnd)
 			      rnd_below(rnd, 100000);
 		s->first = now_ns() + s->interval;
 	}
+	stream_open(s++, RECEIVED, KEVENT_NAIO, KEVENT_ONESHOT);
+	stream_open(s++, RECEIVED, KEVENT_NAIO, KEVENT_ONESHOT | KEVENT_WAITALL);
+	stream_open(s++, SENT, KEVENT_NAIO, KEVENT_ONESHOT);
 	CHECK(s == soak->stream + STREAMS);
 	while (s-- > soak->stream)
 		stream_add(s);
@@ -262,6 +293,50 @@ static bool send_timer(struct stream *s, uint32_t seq, struct rnd *rnd)
 	return true;
 }
 
+static bool send_transfer(struct stream *s, uint32_t seq)
+{
+	struct kevent_request req = stream_request(s);
+	uint32_t *words = s->sends[seq % SENDS];
+	unsigned int i;
+
+	for (i = 0; i < SEND_WORDS; i++)
+		words[i] = seq;
+	req.ident = s->ident << 32 | seq;
+	req.param[0] = (uintptr_t)words;
+	req.result = 1;
+	s->call.add.req.result = 1;
+	atomic_signal_fence(memory_order_seq_cst);
+	s->call.add.head = (struct kevent_batch){ .count = 1 };
+	s->call.add.req = req;
+	SYS(ioctl(soak->q, KEVENT_IOC_ADD(1), &s->call.add));
+	CHECK_EQ(s->call.add.req.result, 0);
+	return true;
+}
+
+void stream_collect(struct stream *s)
+{
+	static uint32_t words[4 * SEND_WORDS];
+	ssize_t n;
+
+	for (;;) {
+		ssize_t i;
+
+		/* whole words, of which one may be under way */
+		n = recv(s->fd[1], words, sizeof(words),
+			 MSG_DONTWAIT | MSG_PEEK);
+		if (n < (ssize_t)sizeof(words[0]))
+			break;
+		n -= n % (ssize_t)sizeof(words[0]);
+		CHECK_EQ(SYS(recv(s->fd[1], words, (size_t)n, MSG_DONTWAIT)), n);
+		for (i = 0; i < n / (ssize_t)sizeof(words[0]); i++, s->arrived++)
+			if (words[i] != s->arrived / SEND_WORDS + 1)
+				FAIL("word %llu of the sent messages is of number %u",
+				     (unsigned long long)s->arrived, words[i]);
+	}
+	if (n < 0)
+		CHECK_EQ(errno, EAGAIN);
+}
+
 static bool send_message(struct stream *s, uint32_t seq)
 {
 	struct message msg = {
@@ -303,6 +378,9 @@ static bool send_one(struct stream *s, struct rnd *rnd)
 	case ONCE:
 		sent = send_timer(s, seq, rnd);
 		break;
+	case SENT:
+		sent = send_transfer(s, seq);
+		break;
 	case INODE:
 		sent = send_entry(s, seq);
 		break;
@@ -330,6 +408,7 @@ void stream_settle(struct stream *s)
 		       !s->call.post.post.result;
 		break;
 	case ONCE:
+	case SENT:
 		sent = (uint32_t)s->call.add.req.ident == seq &&
 		       !s->call.add.req.result;
 		break;

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import copy
+import errno
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from pykevent.abi import EventType, Flags
+from tests.differential import transfers
 from tests.differential.generate import generate
 from tests.differential.model import check
 from tests.differential.program import Post, Program, Request, Step, dump, load
@@ -113,3 +115,69 @@ def test_a_seed_makes_the_same_programs_again_and_they_survive_being_written() -
     assert programs == generate(20, 3)
     assert programs == [load(dump(program)) for program in programs]
     assert programs != generate(20, 4)
+
+
+NAIO = int(EventType.NAIO)
+RECEIVES = Program(
+    (transfers.NAME,),
+    (
+        Step("add", requests=(Request(NAIO, 1, 1, cookie=4, params=(0, 5, 101)),)),
+        Step("send", fd=100, size=3),
+        Step("wait", max=4),
+        Step("add", requests=(Request(NAIO, 2, 1, 0x200, params=(1, 9, 101)),)),
+        Step("send", fd=100, size=2),
+        Step("remove", requests=(Request(NAIO, 2),)),
+        Step("shutdown", fd=102),
+    ),
+)
+
+
+def received() -> list[dict[str, Any]]:
+    """What has to be answered."""
+    size = transfers.SLOTS * transfers.SLOT
+    memory = bytearray(transfers.byte(n) for n in range(size))
+    idle = {"counts": [[0, 0], [0, 0]], "bytes": [0] * 6, "memory": memory.hex()}
+    waiting = {**idle, "counts": [[1, 0], [0, 0]]}
+    memory[:3] = bytes(transfers.byte(size + n) for n in range(3))
+    first = {**idle, "memory": memory.hex()}
+    memory[64:66] = bytes(transfers.byte(size + n) for n in range(3, 5))
+    second = {**idle, "memory": memory.hex()}
+    return [
+        {"ret": 0},
+        {"ret": 1, "results": [0], "params": [[0, 5]], **waiting},
+        {"ret": 3, **first, "counts": [[1, 1], [0, 0]]},
+        {"ret": 1, "left": 0, "events": [[4, 1, 3, 1, 1, NAIO, 8]], **first},
+        {"ret": 1, "results": [0], "params": [[0, 9]], **first, "counts": [[1, 0], [0, 0]]},
+        {"ret": 2, **second, "counts": [[1, 0], [0, 0]]},
+        {"ret": 1, "results": [0], "params": [[2, errno.ECANCELED]], **second},
+        {"ret": "left out"},
+    ]
+
+
+def test_what_the_contract_says_of_transfers_is_accepted() -> None:
+    assert check(RECEIVES, received()) is None
+
+
+@pytest.mark.parametrize(
+    ("step", "change"),
+    [
+        (0, lambda a: a[1].update(ret=0, results=[-errno.EFAULT])),
+        (1, lambda a: a[2].update(counts=[[1, 0], [0, 0]])),
+        (1, lambda a: a[2].update(counts=[[1, 2], [0, 0]])),
+        (1, lambda a: a[2].update(bytes=[0, 3, 0, 0, 0, 0])),
+        (1, lambda a: a[2].update(memory=a[1]["memory"])),
+        (2, lambda a: a[3]["events"][0].__setitem__(2, 2)),
+        (2, lambda a: a[3]["events"][0].__setitem__(6, 0)),
+        (2, lambda a: a[3].update(ret=0, events=[])),
+        (4, lambda a: a[5].update(counts=[[0, 0], [0, 0]])),
+        (5, lambda a: a[6].update(params=[[0, errno.ECANCELED]])),
+        (5, lambda a: a[6].update(params=[[2, 0]])),
+        (6, lambda a: a[7].update(ret=0)),
+    ],
+)
+def test_any_other_answer_to_transfers_is_refused(step: int, change: Change) -> None:
+    answers = received()
+    change(answers)
+    found = check(RECEIVES, answers)
+    assert found is not None
+    assert found[0] == step

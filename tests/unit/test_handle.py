@@ -49,6 +49,16 @@ def assert_closed_error(outcome: object) -> None:
     assert str(outcome) == "I/O operation on closed kevent queue"
 
 
+def test_a_queue_whose_handle_went_first_makes_no_call(device: FakeDevice, queue: Queue) -> None:
+    # The collector of cycles ends both in any order.
+    fd = queue.fileno()
+    queue._handle.__del__()
+    assert is_closed(fd)
+    assert queue.closed
+    queue.close()
+    assert device.last_calls() == []
+
+
 # thread 1   thread 2   thread 3      close()
 #  wait       wait       wait min=3     |
 #    \__________\__________\____ all woken

@@ -14,7 +14,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 import pytest
 from fake_device import FakeDevice
 
-from pykevent import EventType, KeventSelector, Queue, abi
+from pykevent import EventType, KeventSelector, Queue, abi, user_event
 
 
 @pytest.fixture
@@ -219,6 +219,21 @@ def test_a_closed_selector_is_closed(
     for method in (selector.select, selector.fileno):
         with pytest.raises(ValueError, match="closed kevent queue"):
             method()
+
+
+def test_an_event_of_another_type_is_not_taken_for_a_files(
+    device: FakeDevice, queue: Queue, selector: KeventSelector
+) -> None:
+    reader, writer = os.pipe()
+    key = selector.register(reader, EVENT_READ)
+    queue.add(user_event(reader))
+    queue.post(reader)
+    assert selector.select(0) == []
+    os.write(writer, b"x")
+    queue.post(reader)
+    assert selector.select(0) == [(key, EVENT_READ)]
+    os.close(reader)
+    os.close(writer)
 
 
 def test_asyncio_runs_on_it(device: FakeDevice, selector: KeventSelector) -> None:

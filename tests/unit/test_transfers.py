@@ -6,8 +6,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
+import mmap
 import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fake_device import FakeDevice
@@ -129,6 +132,107 @@ def test_closing_the_queue_cancels_all(device: FakeDevice, queue: Queue) -> None
     assert not held(buffers[0])
 
 
+def test_closing_the_queue_cancels_many_in_one_call(device: FakeDevice, queue: Queue) -> None:
+    transfers = [queue.recv_into(5, bytearray(1)) for _ in range(abi.MAX_REQUESTS + 1)]
+    device.calls.clear()
+    queue.close()
+    assert device.last_calls() == [abi.IOC_NR_REMOVE] * 2
+    assert device.kevents == {}
+    assert all(transfer.done for transfer in transfers)
+
+
+@pytest.mark.parametrize("error", [errno.ENOTCONN, errno.ECONNABORTED, errno.EIO])
+def test_closing_the_queue_of_a_dead_simulator_lets_go_of_the_buffers(
+    device: FakeDevice, queue: Queue, error: int
+) -> None:
+    buffers = [bytearray(1) for _ in range(3)]
+    transfers = [queue.recv_into(5, buffer) for buffer in buffers]
+    fd = queue.fileno()
+    device.failures = [error]
+    queue.close()
+    assert queue.closed
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(fd)
+    assert not any(map(held, buffers))
+    assert [transfer.error for transfer in transfers] == [errno.ECANCELED] * 3
+    queue.close()
+
+
+def test_a_queue_is_closed_even_where_its_transfers_cannot_be_cancelled(
+    device: FakeDevice, queue: Queue
+) -> None:
+    queue.recv_into(5, bytearray(1))
+    fd = queue.fileno()
+    device.failures = [errno.ENOMEM]
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        queue.close()
+    assert queue.closed
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(fd)
+    queue.close()
+
+
+Remove = Callable[[Queue, int], object]
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        lambda queue, ident: queue.remove(EventType.NAIO, ident),
+        lambda queue, ident: queue.remove_many([(EventType.TIMER, 1), (EventType.NAIO, ident)]),
+        lambda queue, ident: queue.change_and_wait(
+            [
+                pykevent.Change(pykevent.Op.ADD, pykevent.timer_event(1, 1)),
+                pykevent.Change(pykevent.Op.REMOVE, pykevent.Request(EventType.NAIO, ident)),
+            ],
+            0,
+        ),
+    ],
+)
+def test_a_transfer_that_is_removed_by_its_number_has_ended(
+    device: FakeDevice, queue: Queue, remove: Remove
+) -> None:
+    buffer = bytearray(10)
+    transfer, other = queue.recv_into(5, buffer), queue.recv_into(5, bytearray(1))
+    device.moved = (4, errno.ECANCELED)
+    remove(queue, transfer.ident)
+    assert (transfer.done, transfer.moved, transfer.error) == (True, 4, errno.ECANCELED)
+    assert not held(buffer)
+    assert not other.done
+
+
+def removing(ident: int) -> pykevent.Change:
+    """The change that cancels a transfer."""
+    return pykevent.Change(pykevent.Op.REMOVE, pykevent.Request(EventType.NAIO, ident))
+
+
+def test_a_change_that_did_nothing_ends_no_transfer(device: FakeDevice, queue: Queue) -> None:
+    transfer = queue.recv_into(5, bytearray(10))
+    device.failures = [errno.EINVAL]
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        queue.change_and_wait([removing(transfer.ident)], 0)
+    assert not transfer.done
+
+
+def test_a_transfer_that_is_removed_has_ended_though_the_wait_was_interrupted(
+    device: FakeDevice, queue: Queue
+) -> None:
+    transfer = queue.recv_into(5, bytearray(10))
+    device.moved = (4, errno.ECANCELED)
+    seen: list[bool] = []
+
+    def handler() -> None:
+        seen.append(transfer.done)
+        raise KeyboardInterrupt
+
+    device.interruptions = [handler]
+    with pytest.raises(KeyboardInterrupt):
+        queue.change_and_wait([removing(transfer.ident)], 0)
+    assert seen == [False]
+    assert transfer.done
+    assert transfer.moved == 4
+
+
 def test_a_queue_that_is_forgotten_cancels_all(device: FakeDevice) -> None:
     buffer = bytearray(1)
     queue = pykevent.open("/dev/null")
@@ -214,6 +318,86 @@ def test_what_cannot_be_written_to_is_not_received_into(queue: Queue) -> None:
         queue.recv_into(5, b"constant")
     with pytest.raises(TypeError):
         queue.send(5, "no bytes")
+
+
+def test_what_the_device_would_refuse_is_refused_in_a_sentence_and_holds_nothing(
+    device: FakeDevice, queue: Queue
+) -> None:
+    empty, buffer = bytearray(), bytearray(10)
+    with pytest.raises(ValueError, match="an empty buffer receives nothing"):
+        queue.recv_into(5, empty)
+    with pytest.raises(ValueError, match="not with waitall"):
+        queue.recv_into(5, buffer, multishot=True, waitall=True)
+    with pytest.raises(ValueError, match="dispatch is for multishot"):
+        queue.recv_into(5, buffer, dispatch=True)
+    with pytest.raises(ValueError, match="more than 16384 bytes together"):
+        queue.sendfile(5, 7, prefix=bytes(16384), suffix=b"x")
+    for path in ("a path", b"a path", Path("a path")):
+        with pytest.raises(TypeError, match=r"a path.* is not an open file: open\(\) it first"):
+            queue.sendfile(5, path)  # type: ignore[arg-type]
+    assert not held(buffer)
+    assert device.kevents == {}
+
+
+@pytest.mark.parametrize("receives", [True, False])
+def test_what_is_longer_than_a_transfer_may_be_is_refused(queue: Queue, receives: bool) -> None:
+    # Nothing is in this file, so it takes no memory.
+    with tempfile.TemporaryFile() as file:
+        file.truncate(abi.NAIO_MAX + 1)
+        memory = mmap.mmap(file.fileno(), abi.NAIO_MAX + 1)
+    with memory, pytest.raises(ValueError, match="at most 0x7ffff000 bytes, not 0x7ffff001"):
+        _ = queue.recv_into(5, memory) if receives else queue.send(5, memory)
+
+
+def test_nothing_may_be_sent(device: FakeDevice, queue: Queue) -> None:
+    queue.send(5, b"")
+    assert len(device.kevents) == 1
+
+
+def test_only_a_receive_has_received_something(device: FakeDevice, queue: Queue) -> None:
+    transfer = queue.recv(5, 10)
+    end(device, transfer.ident, 7)
+    queue.wait(0)
+    assert transfer.received == bytes(7)
+    for other in (queue.send(5, b"hello"), queue.sendfile(5, 7)):
+        with pytest.raises(ValueError, match="does not receive"):
+            _ = other.received
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(errno.ENOMEM, "ulimit -l"), (errno.EFAULT, "has to be writable"), (errno.EPIPE, "Broken")],
+)
+def test_the_result_says_what_can_be_done(
+    device: FakeDevice, queue: Queue, error: int, said: str
+) -> None:
+    transfer = queue.recv_into(5, bytearray(10))
+    end(device, transfer.ident, 3, EventFlags.ERROR, count=error)
+    queue.wait(0)
+    with pytest.raises(OSError, match=said) as caught:
+        transfer.result()
+    assert caught.value.errno == error
+
+
+def test_a_refusal_speaks_of_what_was_asked_for(device: FakeDevice, queue: Queue) -> None:
+    def refusing(error: int) -> None:
+        device._apply = lambda op, fields: error  # type: ignore[method-assign]
+
+    transfer = queue.recv_into(5, bytearray(10))
+    multishot = queue.recv_into(5, bytearray(10), multishot=True)
+    for error, ask, said, unsaid in (
+        (errno.EBADF, lambda: queue.recv(5, 1), "the socket is not open", "reading"),
+        (errno.EBADF, lambda: queue.sendfile(5, 7), "the file is not open, or not for", "buffer"),
+        (errno.EINVAL, lambda: queue.send(5, b"x"), "more than 0x7ffff000 bytes", "regular"),
+        (errno.EINVAL, lambda: queue.sendfile(5, 7), "a regular one", "0x7ffff000"),
+        (errno.EINVAL, multishot.resume, "another socket than it was added with", "regular"),
+        (errno.EOPNOTSUPP, transfer.resume, "only a multishot can be resumed", "UNIX"),
+    ):
+        refusing(error)
+        with pytest.raises(OSError, match=said) as caught:
+            ask()
+        assert caught.value.errno == error
+        assert unsaid not in str(caught.value)
 
 
 def test_an_event_of_somebody_elses_transfer_passes(device: FakeDevice, queue: Queue) -> None:

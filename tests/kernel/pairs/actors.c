@@ -14,9 +14,10 @@
 const uint32_t actor_kinds[NR_ACTORS] = {
 	[ADD] = ANY_KIND, [REMOVE] = ANY_KIND, [MODIFY] = ANY_KIND,
 	[WAIT] = ANY_KIND, [POST] = ANY_KIND & ~BIT(TIMER),
-	[CLOSE] = FILES, [DUP_CLOSE] = FILES, [CLOSE_QUEUE] = ANY_KIND,
+	[CLOSE] = FILES | TRANSFERS, [DUP_CLOSE] = FILES | TRANSFERS,
+	[CLOSE_QUEUE] = ANY_KIND,
 	[FORK_EXIT] = ANY_KIND, [KILL_WAITER] = ANY_KIND, [UNMOUNT] = NAMES,
-	[TIMER_EXPIRY] = BIT(TIMER), [RESET] = BIT(TCP_SOCKET),
+	[TIMER_EXPIRY] = BIT(TIMER), [RESET] = BIT(TCP_SOCKET) | TRANSFERS,
 	[PASS_QUEUE] = ANY_KIND, [RMMOD] = ANY_KIND,
 };
 
@@ -280,8 +281,8 @@ static void act_reset(struct member *m)
 {
 	unsigned int slot = pick_slot(m);
 
-	m->arena->spoilt[TCP_SOCKET][slot] = true;
-	close(peer_fd(TCP_SOCKET, slot));
+	m->arena->spoilt[kind_of(m)][slot] = true;
+	close(peer_fd(kind_of(m), slot));
 }
 
 static void act_pass_queue(struct member *m)

@@ -23,7 +23,7 @@ enum actor {
 
 enum kind {
 	TCP_SOCKET, UNIX_SOCKET, PIPE_READ, EVENTFD, PTY_SLAVE, QUEUE, INODE,
-	PATH, TIMER, USER, NR_KINDS
+	PATH, TIMER, USER, RECV_TRANSFER, SEND_TRANSFER, NR_KINDS
 };
 
 #define BIT(n)		(1U << (n))
@@ -32,8 +32,10 @@ enum kind {
 			 BIT(EVENTFD) | BIT(PTY_SLAVE) | BIT(QUEUE) | \
 			 BIT(INODE))
 #define NAMES		(BIT(INODE) | BIT(PATH))
-/* Kinds that somebody writes to. */
-#define WRITABLE	(FILES & ~(BIT(QUEUE) | BIT(INODE)))
+/* Kinds of transfers: they hang on a file, and are called by a number. */
+#define TRANSFERS	(BIT(RECV_TRANSFER) | BIT(SEND_TRANSFER))
+/* Kinds that somebody writes to, or that a peer reads from. */
+#define WRITABLE	((FILES & ~(BIT(QUEUE) | BIT(INODE))) | TRANSFERS)
 #define ANY_KIND	(BIT(NR_KINDS) - 1)
 
 #define SLOTS		2	/* sources of each kind */
@@ -164,6 +166,9 @@ extern const struct kind_info kinds[NR_KINDS];
 int watched_fd(enum kind kind, unsigned int slot);
 int peer_fd(enum kind kind, unsigned int slot);
 uint64_t ident_of(enum kind kind, unsigned int slot);
+/* Names the memory, and the socket, of a transfer of @queue. */
+void fill_transfer(struct kevent_request *req, int queue, enum kind kind,
+		   unsigned int slot);
 bool is_open(int fd);
 void mount_point(char *path, size_t size, unsigned int slot);
 void watched_path(char *path, size_t size, unsigned int slot);

@@ -28,7 +28,19 @@ const struct kind_info kinds[NR_KINDS] = {
 	[PATH] = { "paths", KEVENT_PATH, 0x1ff, 0 },
 	[TIMER] = { "timers", KEVENT_TIMER, KEVENT_TIMER_FIRED, 0 },
 	[USER] = { "user events", KEVENT_USER, KEVENT_USER_POSTED, 0 },
+	[RECV_TRANSFER] = { "transfers from sockets", KEVENT_NAIO,
+			    KEVENT_NAIO_RECV, 0 },
+	[SEND_TRANSFER] = { "transfers to sockets", KEVENT_NAIO,
+			    KEVENT_NAIO_SEND, 0 },
 };
+
+/* What is received comes in single bytes, and what is sent does not fit. */
+#define RECEIVED	(3 * PAGE)
+#define SENT		(32 * PAGE)
+
+/* Private, so that there are forks of what is pinned. */
+static char received[ALL_QUEUES][SLOTS][RECEIVED];
+static char sent[SENT];
 
 int watched_fd(enum kind kind, unsigned int slot)
 {
@@ -44,7 +56,19 @@ int peer_fd(enum kind kind, unsigned int slot)
 
 uint64_t ident_of(enum kind kind, unsigned int slot)
 {
+	if (TRANSFERS & BIT(kind))
+		return (uint64_t)kind * SLOTS + slot;
 	return FILES & BIT(kind) ? (uint64_t)watched_fd(kind, slot) : slot;
+}
+
+void fill_transfer(struct kevent_request *req, int queue, enum kind kind,
+		   unsigned int slot)
+{
+	bool send = kind == SEND_TRANSFER;
+
+	req->param[0] = (uintptr_t)(send ? sent : received[queue][slot]);
+	req->param[1] = send ? SENT : RECEIVED;
+	req->param[2] = (uint64_t)watched_fd(kind, slot);
 }
 
 bool is_open(int fd)
@@ -87,13 +111,18 @@ static void linger_no_more(int fd)
 
 static void make(struct arena *a, enum kind kind, unsigned int slot)
 {
-	int fd[2] = { -1, -1 };
+	int fd[2] = { -1, -1 }, small = 4096;
 	char path[160];
 
 	switch (kind) {
 	case TCP_SOCKET:
+	case RECV_TRANSFER:
+	case SEND_TRANSFER:
 		tcp_pair(fd);
 		linger_no_more(fd[1]);
+		if (kind == SEND_TRANSFER)
+			SYS(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &small,
+				       sizeof(small)));
 		break;
 	case UNIX_SOCKET:
 		unix_pair(fd);
@@ -175,7 +204,8 @@ void empty(enum kind kind, unsigned int slot)
 	char buf[512];
 
 	for (i = 0; i < 16; i++) {
-		if (kind == TCP_SOCKET || kind == UNIX_SOCKET) {
+		if (kind == TCP_SOCKET || kind == UNIX_SOCKET ||
+		    kind == RECV_TRANSFER) {
 			if (recv(fd, buf, sizeof(buf), MSG_DONTWAIT) <= 0)
 				return;
 		} else if (kind == PIPE_READ || kind == EVENTFD ||
@@ -227,9 +257,20 @@ void poke(struct arena *a, struct member *m, enum kind kind, unsigned int slot)
 	int queue = m->own >= 0 ? QUEUES + (int)m->nr :
 				  (int)rnd_below(&m->rnd, QUEUES);
 	int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+	char room[4 * PAGE];
 	uint64_t one = 1;
 
 	switch (kind) {
+	case SEND_TRANSFER:
+		(void)!recv(peer_fd(kind, slot), room, sizeof(room),
+			    MSG_DONTWAIT);
+		break;
+	case RECV_TRANSFER:
+		if (!rnd_below(&m->rnd, 8)) {
+			(void)!send(peer_fd(kind, slot), sent, RECEIVED, flags);
+			break;
+		}
+		/* fall through */
 	case TCP_SOCKET:
 	case UNIX_SOCKET:
 		(void)!send(peer_fd(kind, slot), "x", 1, flags);

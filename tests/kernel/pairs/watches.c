@@ -29,7 +29,8 @@ int queue_fd(const struct member *m, int queue)
 static bool file_goes(const struct arena *a, enum kind kind)
 {
 	return kind == QUEUE ? a->queues_close :
-			       (FILES & BIT(kind)) && a->files_close;
+			       ((FILES | TRANSFERS) & BIT(kind)) &&
+			       a->files_close;
 }
 
 bool is_sure(const struct arena *a, int queue, enum kind kind,
@@ -48,7 +49,11 @@ static bool is_allowed(const struct arena *a, int queue, unsigned int nr,
 
 	switch (ret) {
 	case 0:
+		if (nr == KEVENT_IOC_NR_MODIFY && (TRANSFERS & BIT(kind)))
+			return false;
 		return nr != KEVENT_IOC_NR_ADD || !sure;
+	case -EOPNOTSUPP:
+		return nr == KEVENT_IOC_NR_MODIFY && (TRANSFERS & BIT(kind));
 	case -EEXIST:
 		return nr == KEVENT_IOC_NR_ADD;
 	case -ENOENT:
@@ -75,8 +80,8 @@ static int ask_add(int q, enum kind kind, unsigned int slot,
 	return add_path(q, req.ident, path, req.events, req.flags, req.cookie);
 }
 
-static int ask_change(struct member *m, int q, struct watch *w, unsigned int nr,
-		      enum kind kind, unsigned int slot)
+static int ask_change(struct member *m, int q, int queue, struct watch *w,
+		      unsigned int nr, enum kind kind, unsigned int slot)
 {
 	uint32_t count = ++w->started;
 	struct kevent_request req = request(kinds[kind].type,
@@ -92,6 +97,8 @@ static int ask_change(struct member *m, int q, struct watch *w, unsigned int nr,
 		req.param[2] = rnd_below(&m->rnd, 2) ? CLOCK_MONOTONIC :
 						       CLOCK_BOOTTIME;
 	}
+	if (TRANSFERS & BIT(kind))
+		fill_transfer(&req, queue, kind, slot);
 	ret = nr == KEVENT_IOC_NR_ADD ? ask_add(q, kind, slot, req) :
 					change(q, nr, req);
 	if (!ret)
@@ -132,7 +139,7 @@ int ask(struct member *m, int q, int queue, unsigned int nr, enum kind kind,
 			flags = KEVENT_STALE;
 		ret = ask_remove(q, w, kind, slot, flags);
 	} else {
-		ret = ask_change(m, q, w, nr, kind, slot);
+		ret = ask_change(m, q, queue, w, nr, kind, slot);
 	}
 	/* An open file has nothing stale. */
 	if (!is_allowed(a, queue, nr, kind, slot, ret) ||
@@ -195,7 +202,13 @@ static void check_end(const struct arena *a, const struct take *t,
 		      const struct kevent_event *ev, enum kind kind,
 		      uint32_t flags)
 {
-	if (ev->flags & KEVENT_EVENT_BROKEN) {
+	if (TRANSFERS & BIT(kind)) {
+		if (!(ev->flags & KEVENT_EVENT_BROKEN))
+			return;
+		if (!file_goes(a, kind) || ev->count != ECANCELED ||
+		    !(ev->flags & KEVENT_EVENT_ERROR))
+			bad_event(t, ev, "of a close that did not happen");
+	} else if (ev->flags & KEVENT_EVENT_BROKEN) {
 		if (ev->events || !(ev->flags & KEVENT_EVENT_LAST))
 			bad_event(t, ev, "of an end that is none");
 		if (!(file_goes(a, kind) &&
@@ -280,6 +293,11 @@ static uint32_t pick_flags(const struct arena *a, struct rnd *rnd,
 	};
 	uint32_t flags = modes[rnd_below(rnd, ARRAY_SIZE(modes))];
 
+	if (TRANSFERS & BIT(kind)) {
+		flags = KEVENT_ONESHOT;
+		if (kind == RECV_TRANSFER && rnd_below(rnd, 2))
+			flags |= KEVENT_WAITALL;
+	}
 	if ((FILES & BIT(kind)) && !is_pinned(a, kind) &&
 	    !rnd_below(rnd, 3))
 		flags |= KEVENT_NOTIFY_BROKEN;
@@ -450,7 +468,8 @@ static void check_balance(struct arena *a, int queue, enum kind kind,
 			  unsigned int slot)
 {
 	struct watch *w = &a->watch[queue][kind][slot];
-	bool silent = file_goes(a, kind) &&
+	/* a transfer always tells of its end */
+	bool silent = file_goes(a, kind) && !(TRANSFERS & BIT(kind)) &&
 		      !(a->flags[kind][slot] & KEVENT_NOTIFY_BROKEN);
 	int fd = watched_fd(kind, slot), q = QUEUE_BASE + queue;
 	unsigned int left = 0;
