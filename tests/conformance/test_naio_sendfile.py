@@ -248,6 +248,22 @@ def test_what_was_never_written_is_sent_as_zeros(queue: Queue, tcp: Pair, make: 
     assert receiver.all() == wanted
 
 
+def test_what_becomes_cached_while_it_is_read_is_sent_once(
+    queue: Queue, tcp: Pair, make: Make
+) -> None:
+    near, far = tcp
+    narrow(near, far)
+    file = make(b"")
+    # What is read for the hole at the beginning has some of the rest in it.
+    os.pwrite(file, b"a" * (99 * PAGE), PAGE)
+    os.pwrite(file, b"b" * (99 * PAGE), 200 * PAGE)
+    wanted = os.pread(file, 300 * PAGE, 0)
+    queue.sendfile(near, file)
+    assert now(queue) == []
+    assert receive(far, len(wanted)) == wanted
+    assert one(queue).data == len(wanted)
+
+
 def sparse(fd: int, pages: int, has: Callable[[int], bool]) -> bytes:
     """Give a file so many pages, of which some are never written; what it is then."""
     os.ftruncate(fd, pages * PAGE)
