@@ -101,11 +101,14 @@ static int kevent_naio_permit(const struct kevent_naio *t, struct file *file)
 	return 0;
 }
 
-/*
- * What a socket means by @ret: -EAGAIN, it has to call first; -EINTR, try again, for
- * a signal is none of a transfer's business; or what it says.
+/**
+ * kevent_naio_meaning - what a socket means by what it returns
+ * @ret:	what it returned
+ *
+ * Return: -EAGAIN where it has to call first; -EINTR where it is to be tried again,
+ * for a signal is none of a transfer's business; or @ret
  */
-static int kevent_naio_meaning(int ret)
+int kevent_naio_meaning(int ret)
 {
 	if (ret == -EINTR || ret == -ERESTARTSYS)
 		return -EINTR;

@@ -174,6 +174,7 @@ static inline bool kevent_naio_sends(const struct kevent_naio *t)
 }
 
 /* naio.c */
+int kevent_naio_meaning(int ret);
 int kevent_naio_step(struct kevent_naio *t, struct socket *sock);
 int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock);
 int kevent_naio_shot(struct kevent_naio *t, struct socket *sock);

@@ -170,7 +170,11 @@ static void kevent_reader_put(struct kevent_reader *r)
 	if (!refcount_dec_and_test(&r->refs))
 		return;
 	kevent_copy_free(r);
-	fput(r->file);
+	/* a thread of the kernel's has no way back to user space to do it on */
+	if (current->flags & PF_KTHREAD)
+		kevent_put_file(r->file);
+	else
+		fput(r->file);
 	kevent_uncharge_pin(r->account);
 	mem_cgroup_put(r->memcg);
 	if (r->blkcg)
@@ -218,7 +222,8 @@ static ssize_t kevent_reader_touch(struct kevent_reader *r, loff_t pos)
 /* Not what makes a transfer wait: nobody would call. */
 static int kevent_reader_error(ssize_t ret)
 {
-	if (ret == -EAGAIN || ret == -EINTR || ret <= -ERESTARTSYS)
+	if (ret == -EAGAIN || ret == -EINTR || ret == -EINPROGRESS ||
+	    ret <= -ERESTARTSYS)
 		return -EIO;
 	return ret;
 }
@@ -668,8 +673,9 @@ int kevent_reader_step(struct kevent_naio *t, struct socket *sock)
 		ret = kevent_reader_some(t->reader, sock);
 		if (!ret)
 			return 1;
-		if (ret == -EAGAIN || ret == -EINTR || ret == -ERESTARTSYS)
-			return -EAGAIN;
+		ret = kevent_naio_meaning(ret);
+		if (ret == -EAGAIN || ret == -EINTR)
+			return ret;
 		if (ret < 0) {
 			t->error = -ret;
 			return 1;
