@@ -231,14 +231,14 @@ static int kevent_reader_error(ssize_t ret)
 static void kevent_reader_fill(struct kevent_reader *r)
 {
 	loff_t size = min(i_size_read(file_inode(r->file)), r->end);
-	loff_t end = min(r->from + KEVENT_READER_FILL, size);
-	loff_t ahead = min_t(loff_t, size - r->from, 2 * KEVENT_READER_FILL);
-	loff_t pos = r->from;
+	loff_t left = size - r->from, pos = r->from;
 
-	if (ahead > 0)
-		vfs_fadvise(r->file, r->from, ahead, POSIX_FADV_WILLNEED);
+	if (left > 0)
+		vfs_fadvise(r->file, pos, min_t(loff_t, left, 2 * KEVENT_READER_FILL),
+			    POSIX_FADV_WILLNEED);
+	left = min_t(loff_t, left, KEVENT_READER_FILL);
 	do {
-		size_t step = PAGE_SIZE - offset_in_page(pos);
+		loff_t step = PAGE_SIZE - offset_in_page(pos);
 		ssize_t ret = 1;
 
 		if (pos == r->from || !kevent_reader_has(r, pos))
@@ -250,8 +250,9 @@ static void kevent_reader_fill(struct kevent_reader *r)
 		}
 		/* a file may end where the numbers do */
 		r->to++;
-		if (end - pos <= step)
+		if (left <= step)
 			break;
+		left -= step;
 		pos += step;
 		cond_resched();
 	} while (READ_ONCE(r->transfer));
