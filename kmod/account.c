@@ -13,6 +13,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/refcount.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
@@ -103,49 +104,54 @@ struct kevent_account *kevent_account_get(void)
 	if (!fresh)
 		return NULL;
 	fresh->uid = uid;
+	refcount_set(&fresh->refs, 1);
 	INIT_LIST_HEAD(&fresh->readers_wait);
 	mutex_lock(&kevent_accounts_mutex);
 	hash_for_each_possible(kevent_accounts, account, node, __kuid_val(uid))
-		if (uid_eq(account->uid, uid))
+		if (uid_eq(account->uid, uid)) {
+			refcount_inc(&account->refs);
 			goto found;
+		}
 	account = fresh;
 	fresh = NULL;
 	hash_add(kevent_accounts, &account->node, __kuid_val(uid));
 found:
-	account->refs++;
 	mutex_unlock(&kevent_accounts_mutex);
 	kfree(fresh);
 	return account;
 }
 
 /**
- * kevent_account_hold - keep an account that is there
+ * kevent_account_hold - keep an account that is there; any context
  * @account:	the account, to be put once more
  */
 void kevent_account_hold(struct kevent_account *account)
 {
-	mutex_lock(&kevent_accounts_mutex);
-	account->refs++;
-	mutex_unlock(&kevent_accounts_mutex);
+	refcount_inc(&account->refs);
 }
 
 /**
- * kevent_account_put - who has got or held an account is done with it
- * @account:	the account
+ * kevent_account_let_go - the opposite, where others hold it as well
+ * @account:	the account; any context
+ */
+void kevent_account_let_go(struct kevent_account *account)
+{
+	refcount_dec(&account->refs);
+}
+
+/**
+ * kevent_account_put - who has got or held an account is done with it; may sleep
+ * @account:	the account, not by a work of its own
  */
 void kevent_account_put(struct kevent_account *account)
 {
-	bool last;
-
-	mutex_lock(&kevent_accounts_mutex);
-	last = !--account->refs;
-	if (last)
-		hash_del(&account->node);
-	mutex_unlock(&kevent_accounts_mutex);
-	if (!last)
+	if (!refcount_dec_and_mutex_lock(&account->refs, &kevent_accounts_mutex))
 		return;
+	hash_del(&account->node);
+	mutex_unlock(&kevent_accounts_mutex);
 	kevent_inode_account_exit(account);
 	kevent_naio_account_exit(account);
+	kevent_readers_account_exit(account);
 	kfree(account);
 }
 

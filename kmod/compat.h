@@ -7,6 +7,7 @@
 #define _KEVENT_COMPAT_H
 
 #include <linux/fs.h>
+#include <linux/fsnotify.h>
 #include <linux/fsnotify_backend.h>
 #include <linux/hrtimer.h>
 #include <linux/mm.h>
@@ -97,17 +98,34 @@ static inline void kevent_sleeper_setup(struct hrtimer_sleeper *sleeper,
 #endif
 }
 
-/* Pages of another process; its mmap lock is held, and stays so. */
+/* Pages of another process, whose mmap lock is held, and then as @locked says. */
 static inline long kevent_pin_user_pages_remote(struct mm_struct *mm,
 						unsigned long start,
 						unsigned long pages,
 						unsigned int flags,
-						struct page **page)
+						struct page **page, int *locked)
 {
 #ifdef KEVENT_PROBE_PIN_REMOTE_VMAS
-	return pin_user_pages_remote(mm, start, pages, flags, page, NULL, NULL);
+	return pin_user_pages_remote(mm, start, pages, flags, page, NULL,
+				     locked);
 #else
-	return pin_user_pages_remote(mm, start, pages, flags, page, NULL);
+	return pin_user_pages_remote(mm, start, pages, flags, page, locked);
+#endif
+}
+
+/* Lets go of a file, unless that would close it: then false. */
+static inline bool kevent_file_put_unless_last(struct file *file)
+{
+#ifdef KEVENT_PROBE_FILE_REF
+	long count = atomic_long_read(&file->f_ref.refcnt);
+
+	while (count > FILE_REF_ONEREF)
+		if (atomic_long_try_cmpxchg(&file->f_ref.refcnt, &count,
+					    count - 1))
+			return true;
+	return false;
+#else
+	return atomic_long_add_unless(&file->f_count, -1, 1);
 #endif
 }
 
@@ -131,13 +149,12 @@ static inline long kevent_unix_readable(struct sock *sk)
  */
 static inline bool kevent_file_asks(const struct file *file)
 {
-#if defined(FMODE_FSNOTIFY_ACCESS_PERM)
-	return FMODE_FSNOTIFY_ACCESS_PERM(file->f_mode);
-#elif defined(FMODE_FSNOTIFY_PERM)
-	return FMODE_FSNOTIFY_PERM(file->f_mode);
-#else
 	const struct inode *inode = file_inode(file);
 
+#ifdef KEVENT_PROBE_FSNOTIFY_PRIO
+	return fsnotify_sb_has_priority_watchers(inode->i_sb,
+						 FSNOTIFY_PRIO_CONTENT);
+#else
 	return ((inode->i_fsnotify_mask | inode->i_sb->s_fsnotify_mask) &
 		FS_ACCESS_PERM) ||
 	       (file->f_path.dentry->d_flags & DCACHE_FSNOTIFY_PARENT_WATCHED);

@@ -22,7 +22,7 @@
  *		cannot be seen in the page cache: holes of tmpfs, DAX, or what was
  *		evicted at once; and for all file systems that have more to say to
  *		a read than their page cache has, as those of a network, in user
- *		space, or on top of others
+ *		space, shared by machines, or on top of others
  *
  *	kevent_readers_lock	who reads and who waits for that; the transfer of
  *				a reader; taken above the lane's lock
@@ -30,11 +30,13 @@
  * While @reading is true the rest of a request belongs to the work, else to who
  * made the transfer its lane's current one.
  */
+#include <linux/cgroup.h>
 #include <linux/cred.h>
 #include <linux/fadvise.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/fsnotify.h>
+#include <linux/kthread.h>
 #include <linux/magic.h>
 #include <linux/memcontrol.h>
 #include <linux/module.h>
@@ -56,27 +58,27 @@
 /* Bytes that are made resident in one go, and that as many follow. */
 #define KEVENT_READER_FILL	SZ_128K
 
-/* Pages that are copied in one go. */
+/* Pages that are copied in one go, and their bytes. */
 #define KEVENT_READER_PAGES	16
+#define KEVENT_READER_COPY	(KEVENT_READER_PAGES * PAGE_SIZE)
 
 /* Readers of one user that read at once: who has a server hang keeps no more. */
 #define KEVENT_READERS		16
 
 static DEFINE_SPINLOCK(kevent_readers_lock);
-static struct workqueue_struct *kevent_readers;
+/* Lets go of what was read for nobody, which does not take long. */
+static struct workqueue_struct *kevent_readers_last;
 
 /**
  * struct kevent_copy - pages of a reader's own
  * @at:		where in the file it begins
  * @length:	bytes that were read
- * @sent:	bytes of these
  * @nr:		how many pages there are
  * @page:	these
  */
 struct kevent_copy {
 	loff_t at;
 	size_t length;
-	size_t sent;
 	unsigned int nr;
 	struct page *page[KEVENT_READER_PAGES];
 };
@@ -87,17 +89,19 @@ struct kevent_copy {
  * @transfer:	whose it is; NULL once that has ended
  * @node:	among those of the user that wait for a reader's place
  * @work:	reads
+ * @last:	lets go of what @work was given, where the transfer has ended
  * @file:	held
  * @cred:	who asked for the transfer
  * @memcg:	who pays for pages
- * @account:	who pays for the file, and has the places
+ * @blkcg:	who pays for what is read from a disk, or NULL
+ * @account:	who pays for the file, has the places and runs @work
  * @reading:	the work is to be done, or under way
  * @from:	where it begins; this and the following are @reading's, see above
  * @to:		how far it came
  * @copying:	it is to copy
  * @error:	why it went no further: -errno, or 0
  * @copy:	what it has copied, or NULL
- * @eof:	the file ended where the copy did
+ * @eof:	the file ended there
  * @pos:	bytes of the file up to here were sent; this and the following are
  *		the transfer's
  * @end:	bytes of the file are sent up to here
@@ -118,9 +122,11 @@ struct kevent_reader {
 	struct kevent_naio *transfer;
 	struct list_head node;
 	struct work_struct work;
+	struct work_struct last;
 	struct file *file;
 	const struct cred *cred;
 	struct mem_cgroup *memcg;
+	struct cgroup_subsys_state *blkcg;
 	struct kevent_account *account;
 	bool reading;
 
@@ -167,6 +173,8 @@ static void kevent_reader_put(struct kevent_reader *r)
 	fput(r->file);
 	kevent_uncharge_pin(r->account);
 	mem_cgroup_put(r->memcg);
+	if (r->blkcg)
+		css_put(r->blkcg);
 	put_cred(r->cred);
 	kvfree(r);
 }
@@ -181,11 +189,16 @@ static bool kevent_reader_reads(const struct kevent_reader *r)
 /* A hint: whether a page of the file is there. */
 static bool kevent_reader_has(const struct kevent_reader *r, loff_t pos)
 {
-	/* it may be freed at any time, but a struct page remains one */
-	struct folio *folio = xa_load(&r->file->f_mapping->i_pages,
-				      pos >> PAGE_SHIFT);
+	struct folio *folio = filemap_get_folio(r->file->f_mapping,
+						pos >> PAGE_SHIFT);
+	bool has;
 
-	return folio && !xa_is_value(folio) && folio_test_uptodate(folio);
+	/* what says that there is none depends on the kernel */
+	if (IS_ERR_OR_NULL(folio))
+		return false;
+	has = folio_test_uptodate(folio);
+	folio_put(folio);
+	return has;
 }
 
 /* The work, or a part of it */
@@ -239,22 +252,32 @@ static void kevent_reader_fill(struct kevent_reader *r)
 	} while (READ_ONCE(r->transfer));
 }
 
-/* How many bytes are to be copied: to read the end of the file takes one more. */
-static size_t kevent_copy_room(const struct kevent_reader *r)
+/* What a copy begins and ends with: a device has blocks, and no parts of them. */
+static unsigned long kevent_copy_unit(const struct kevent_reader *r)
 {
-	loff_t left = i_size_read(file_inode(r->file)) - r->from;
-	loff_t room = r->end - r->from;
+	if (!(r->file->f_flags & O_DIRECT))
+		return 1;
+	return clamp_t(unsigned long, i_blocksize(file_inode(r->file)),
+		       PAGE_SIZE, KEVENT_READER_COPY);
+}
 
-	room = min_t(loff_t, room, KEVENT_READER_PAGES * PAGE_SIZE);
+/* How many bytes are to be copied: to read the end of the file takes one more. */
+static size_t kevent_copy_room(const struct kevent_reader *r, loff_t at)
+{
+	loff_t left = i_size_read(file_inode(r->file)) - at;
+	u64 room = min_t(u64, r->end - at, KEVENT_READER_COPY);
+
 	/* where there is no size there may be contents */
-	return left > 0 && left < room ? left + 1 : room;
+	if (left > 0 && left < room)
+		room = left + 1;
+	return min_t(u64, round_up(room, kevent_copy_unit(r)), S64_MAX - at);
 }
 
 static int kevent_copy_read(struct kevent_reader *r, size_t room)
 {
 	struct bio_vec bvec[KEVENT_READER_PAGES];
 	struct kevent_copy *copy = r->copy;
-	loff_t pos = r->from;
+	loff_t pos = copy->at;
 	struct iov_iter iter;
 	ssize_t ret;
 
@@ -270,7 +293,7 @@ static int kevent_copy_read(struct kevent_reader *r, size_t room)
 	do {
 		ret = vfs_iter_read(r->file, &iter, &pos, 0);
 		if (ret < 0)
-			return copy->length ? 0 : ret;
+			return pos > r->from ? 0 : ret;
 		r->eof = !ret;
 		copy->length += ret;
 	} while (ret && iov_iter_count(&iter) && READ_ONCE(r->transfer));
@@ -283,8 +306,11 @@ static void kevent_reader_copy(struct kevent_reader *r)
 
 	r->copy = kzalloc(sizeof(*r->copy), KEVENT_GFP);
 	if (r->copy) {
-		r->copy->at = r->from;
-		ret = kevent_copy_read(r, kevent_copy_room(r));
+		loff_t at = round_down(r->from, kevent_copy_unit(r));
+
+		r->copy->at = at;
+		ret = kevent_copy_read(r, kevent_copy_room(r, at));
+		r->to = max_t(loff_t, r->from, at + r->copy->length);
 	}
 	if (ret < 0)
 		r->error = kevent_reader_error(ret);
@@ -305,7 +331,7 @@ static void kevent_reader_pass_on_locked(struct kevent_account *account)
 		return;
 	}
 	list_del_init(&next->node);
-	queue_work(kevent_readers, &next->work);
+	queue_work(account->reads, &next->work);
 }
 
 /* What a reader was given to read.  Its queue may be gone. */
@@ -318,29 +344,52 @@ static void kevent_reader_let_go(struct kevent_reader *r)
 	module_put(THIS_MODULE);
 }
 
-static void kevent_reader_work(struct work_struct *work)
+static void kevent_reader_last(struct work_struct *work)
 {
-	struct kevent_reader *r = container_of(work, struct kevent_reader, work);
+	kevent_reader_let_go(container_of(work, struct kevent_reader, last));
+}
+
+static void kevent_reader_read(struct kevent_reader *r)
+{
 	struct mem_cgroup *memcg = set_active_memcg(r->memcg);
 	const struct cred *cred = override_creds(r->cred);
 
+	kthread_associate_blkcg(r->blkcg);
 	if (!READ_ONCE(r->transfer))
 		r->error = -ECANCELED;
 	else if (r->copying)
 		kevent_reader_copy(r);
 	else
 		kevent_reader_fill(r);
+	kthread_associate_blkcg(NULL);
 	revert_creds(cred);
 	set_active_memcg(memcg);
+}
 
+static void kevent_reader_work(struct work_struct *work)
+{
+	struct kevent_reader *r = container_of(work, struct kevent_reader, work);
+	struct kevent_account *account = r->account;
+	bool last;
+
+	kevent_reader_read(r);
 	spin_lock(&kevent_readers_lock);
 	/* what was read is seen by who sees this */
 	smp_store_release(&r->reading, false);
-	if (r->transfer)
+	kevent_reader_pass_on_locked(account);
+	last = !r->transfer;
+	if (!last) {
 		kevent_lane_kick(r->transfer->lane);
-	kevent_reader_pass_on_locked(r->account);
+		/* the transfer holds both */
+		refcount_dec(&r->refs);
+		kevent_account_let_go(account);
+	}
 	spin_unlock(&kevent_readers_lock);
-	kevent_reader_let_go(r);
+	/* the end of the account waits for us, so it cannot be our doing */
+	if (last)
+		queue_work(kevent_readers_last, &r->last);
+	else
+		module_put(THIS_MODULE);
 }
 
 /* Has the file read from @from on. */
@@ -362,7 +411,7 @@ static void kevent_reader_start(struct kevent_reader *r, loff_t from, bool copy)
 	WRITE_ONCE(r->reading, true);
 	if (account->readers < KEVENT_READERS) {
 		account->readers++;
-		queue_work(kevent_readers, &r->work);
+		queue_work(account->reads, &r->work);
 	} else {
 		list_add_tail(&r->node, &account->readers_wait);
 	}
@@ -414,15 +463,30 @@ static ssize_t kevent_reader_send(struct kevent_reader *r, struct socket *sock,
 	return ret;
 }
 
+/*
+ * Whether there is a copy of what is to be sent next.  It may have been sent
+ * meanwhile, by the page cache: what is of no use any more goes.
+ */
+static bool kevent_copy_is_next(struct kevent_reader *r)
+{
+	const struct kevent_copy *copy = r->copy;
+
+	if (copy && r->pos >= copy->at && r->pos - copy->at < copy->length)
+		return true;
+	kevent_copy_free(r);
+	return false;
+}
+
+/* Sends what was copied, and no more than up to @end. */
 static ssize_t kevent_reader_send_copy(struct kevent_reader *r,
-				       struct socket *sock)
+				       struct socket *sock, loff_t end)
 {
 	struct bio_vec bvec[KEVENT_READER_PAGES];
-	struct kevent_copy *copy = r->copy;
-	size_t left = copy->length - copy->sent;
-	size_t at = copy->sent, room = left;
+	const struct kevent_copy *copy = r->copy;
+	size_t at = r->pos - copy->at;
+	size_t left = min_t(u64, copy->length - at, end - r->pos);
+	size_t room = left;
 	unsigned int nr = 0;
-	ssize_t ret;
 
 	while (room) {
 		unsigned int offset = offset_in_page(at);
@@ -433,12 +497,7 @@ static ssize_t kevent_reader_send_copy(struct kevent_reader *r,
 		at += part;
 		room -= part;
 	}
-	ret = kevent_reader_send(r, sock, bvec, nr, left);
-	if (ret > 0)
-		copy->sent += ret;
-	if (copy->sent == copy->length)
-		kevent_copy_free(r);
-	return ret;
+	return kevent_reader_send(r, sock, bvec, nr, left);
 }
 
 /* How many bytes from @r->pos on a batch has, in so many elements of @bvec. */
@@ -471,9 +530,9 @@ static size_t kevent_reader_see(struct kevent_reader *r,
 	return left > 0 ? min_t(u64, length, left) : 0;
 }
 
-/* Sends what the page cache has: bytes, 0 where that is nothing, or -errno. */
+/* Sends what the page cache has up to @end: bytes, 0 where nothing, or -errno. */
 static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
-					 struct socket *sock, loff_t size)
+					 struct socket *sock, loff_t end)
 {
 	pgoff_t index = r->pos >> PAGE_SHIFT;
 	struct folio_batch batch;
@@ -484,7 +543,7 @@ static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
 
 	folio_batch_init(&batch);
 	filemap_get_folios_contig(r->file->f_mapping, &index,
-				  (min(size, r->end) - 1) >> PAGE_SHIFT, &batch);
+				  (end - 1) >> PAGE_SHIFT, &batch);
 	length = kevent_reader_see(r, &batch, bvec, &nr);
 	if (length)
 		ret = kevent_reader_send(r, sock, bvec, nr, length);
@@ -496,13 +555,12 @@ static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
 }
 
 /* Has what comes next read in time. */
-static void kevent_reader_look_ahead(struct kevent_reader *r, loff_t size)
+static void kevent_reader_look_ahead(struct kevent_reader *r, loff_t end)
 {
-	size = min(size, r->end);
 	if (!r->fills || r->pos + KEVENT_READER_FILL / 2 < r->ahead)
 		return;
 	r->ahead = max(r->ahead, r->pos);
-	if (r->ahead >= size || kevent_reader_reads(r) || r->copy)
+	if (r->ahead >= end || kevent_reader_reads(r) || r->copy)
 		return;
 	if (!kevent_reader_has(r, r->ahead))
 		kevent_reader_start(r, r->ahead, false);
@@ -542,29 +600,31 @@ static ssize_t kevent_reader_miss(struct kevent_reader *r)
 /* Some bytes of the file: how many, 0 where there are no more, or -errno. */
 static ssize_t kevent_reader_move(struct kevent_reader *r, struct socket *sock)
 {
-	loff_t size;
+	loff_t end = r->end;
 	ssize_t ret;
+	bool reads;
 
-	if (r->pos >= r->end)
+	if (r->cached)
+		end = min(end, i_size_read(file_inode(r->file)));
+	if (r->pos >= end)
 		return 0;
+	ret = r->cached && r->asks ? kevent_reader_ask(r) : 0;
+	if (ret)
+		return ret;
+	reads = kevent_reader_reads(r);
+	if (!reads && kevent_copy_is_next(r))
+		return kevent_reader_send_copy(r, sock, end);
 	if (r->cached) {
-		size = i_size_read(file_inode(r->file));
-		if (r->pos >= size)
-			return 0;
-		ret = r->asks ? kevent_reader_ask(r) : 0;
-		if (ret)
-			return ret;
-		ret = kevent_reader_send_cached(r, sock, size);
+		ret = kevent_reader_send_cached(r, sock, end);
 		if (ret > 0)
-			kevent_reader_look_ahead(r, size);
+			kevent_reader_look_ahead(r, end);
 		if (ret)
 			return ret;
 	}
-	if (kevent_reader_reads(r))
+	/* where that ends meanwhile the lane was called */
+	if (reads)
 		return -EAGAIN;
-	if (r->copy && r->copy->length)
-		return kevent_reader_send_copy(r, sock);
-	if (r->eof)
+	if (r->eof && r->pos == r->to)
 		return 0;
 	return kevent_reader_miss(r);
 }
@@ -642,6 +702,31 @@ static bool kevent_reader_dates(struct file *file)
 	       ktime_get_real_seconds() - atime.tv_sec >= 24 * 60 * 60;
 }
 
+/*
+ * File systems whose page cache is all that a machine has to ask.  Those that are
+ * not known may have to ask others, as those that machines share.
+ */
+static bool kevent_reader_local(const struct super_block *sb)
+{
+	if (!(sb->s_type->fs_flags & FS_REQUIRES_DEV))
+		return false;
+	switch (sb->s_magic) {
+	case BTRFS_SUPER_MAGIC:
+	case EROFS_SUPER_MAGIC_V1:
+	case EXFAT_SUPER_MAGIC:
+	case EXT4_SUPER_MAGIC:	/* and those that were before it */
+	case F2FS_SUPER_MAGIC:
+	case ISOFS_SUPER_MAGIC:
+	case MSDOS_SUPER_MAGIC:
+	case SQUASHFS_MAGIC:
+	case UDF_SUPER_MAGIC:
+	case XFS_SUPER_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* What the page cache can be trusted with. */
 static void kevent_reader_look(struct kevent_reader *r)
 {
@@ -656,10 +741,8 @@ static void kevent_reader_look(struct kevent_reader *r)
 	case RAMFS_MAGIC:
 		r->cached = true;
 		break;
-	case FUSE_SUPER_MAGIC:
-		break;
 	default:
-		r->cached = sb->s_type->fs_flags & FS_REQUIRES_DEV;
+		r->cached = kevent_reader_local(sb);
 		r->fills = r->cached;
 	}
 }
@@ -682,6 +765,43 @@ static int kevent_reader_permit(struct kevent_reader *r)
 	else if (r->cached)
 		file_accessed(r->file);
 	return 0;
+}
+
+/* Who pays for what the current process has read from a disk; to be put. */
+static struct cgroup_subsys_state *kevent_reader_blkcg(void)
+{
+#ifdef CONFIG_BLK_CGROUP
+	return task_get_css(current, io_cgrp_id);
+#else
+	return NULL;
+#endif
+}
+
+/* A user whose files nobody reads keeps none but their own waiting. */
+static int kevent_readers_account_init(struct kevent_account *account)
+{
+	struct workqueue_struct *fresh;
+
+	/* pairs with the barriers of cmpxchg() */
+	if (smp_load_acquire(&account->reads))
+		return 0;
+	/* no more than KEVENT_READERS are ever queued */
+	fresh = alloc_workqueue("kevent_reader", WQ_UNBOUND, 0);
+	if (!fresh)
+		return -ENOMEM;
+	if (cmpxchg(&account->reads, NULL, fresh))
+		destroy_workqueue(fresh);
+	return 0;
+}
+
+/**
+ * kevent_readers_account_exit - when the user has no queue left
+ * @account:	of the user
+ */
+void kevent_readers_account_exit(struct kevent_account *account)
+{
+	if (account->reads)
+		destroy_workqueue(account->reads);
 }
 
 static int kevent_sendfile_get(struct kevent_sendfile *req,
@@ -764,14 +884,19 @@ int kevent_reader_open(struct kevent_naio *t, const void __user *address,
 	if (ret)
 		goto free;
 	r->account = t->kevent.user->account;
+	ret = kevent_readers_account_init(r->account);
+	if (ret)
+		goto put;
 	ret = kevent_charge_pin(r->account);
 	if (ret)
 		goto put;
 	refcount_set(&r->refs, 1);
 	INIT_LIST_HEAD(&r->node);
 	INIT_WORK(&r->work, kevent_reader_work);
+	INIT_WORK(&r->last, kevent_reader_last);
 	r->cred = get_current_cred();
 	r->memcg = get_mem_cgroup_from_mm(current->mm);
+	r->blkcg = kevent_reader_blkcg();
 	r->pos = req.offset;
 	r->all = req.length == KEVENT_SENDFILE_ALL;
 	r->end = r->all ? S64_MAX : req.offset + req.length;
@@ -823,8 +948,8 @@ void kevent_reader_close(struct kevent_naio *t)
  */
 int kevent_readers_init(void)
 {
-	kevent_readers = alloc_workqueue("kevent_reader", WQ_UNBOUND, 0);
-	return kevent_readers ? 0 : -ENOMEM;
+	kevent_readers_last = alloc_workqueue("kevent_reader_last", WQ_UNBOUND, 0);
+	return kevent_readers_last ? 0 : -ENOMEM;
 }
 
 /**
@@ -832,5 +957,5 @@ int kevent_readers_init(void)
  */
 void kevent_readers_exit(void)
 {
-	destroy_workqueue(kevent_readers);
+	destroy_workqueue(kevent_readers_last);
 }

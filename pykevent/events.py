@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import lru_cache
 
 from pykevent.abi import (
     EVENT,
@@ -29,6 +30,10 @@ _MASKS: dict[int, type[IntFlag]] = {
     EventType.PATH: InodeEvents,
     EventType.NAIO: NaioEvents,
 }
+
+# To look at plain numbers, and to make flags of each number once, is what a queue has time for.
+_NAME, _ERROR = int(EventFlags.NAME), int(EventFlags.ERROR)
+_flags_of = lru_cache(maxsize=256)(EventFlags)
 
 EventMask = SocketEvents | PollEvents | InodeEvents | TimerEvents | UserEvents | NaioEvents | int
 """The mask of an event: which class depends on its type, a plain int where that is unknown."""
@@ -79,7 +84,7 @@ class Event:
     @property
     def error(self) -> int:
         """The errno with which a transfer has failed; 0 where it has not."""
-        return self.count if self.flags & EventFlags.ERROR else 0
+        return self.count if int(self.flags) & _ERROR else 0
 
     @property
     def rename(self) -> int:
@@ -87,6 +92,12 @@ class Event:
         if self.type in (EventType.INODE, EventType.PATH):
             return inode_rename(self.data)
         return 0
+
+
+@lru_cache(maxsize=1024)
+def _mask_of(kind: int, mask: int) -> EventMask:
+    known = _MASKS.get(kind)
+    return mask if known is None else known(mask)
 
 
 def parse_records(data: bytes | bytearray | memoryview) -> list[Event]:
@@ -102,20 +113,19 @@ def parse_records(data: bytes | bytearray | memoryview) -> list[Event]:
         cookie, ident, value, count, mask, kind, flags = EVENT.unpack_from(data, offset)
         offset += EVENT.size
         name = None
-        if flags & EventFlags.NAME:
+        if flags & _NAME:
             room = name_records(value) * EVENT.size
             if end - offset < room:
                 raise ValueError(f"a name of {name_length(value)} bytes is cut off")
             name = bytes(data[offset : offset + name_length(value)])
             offset += room
-        known = _MASKS.get(kind)
         events.append(
             Event(
                 _TYPES.get(kind, kind),
                 ident,
                 cookie,
-                mask if known is None else known(mask),
-                EventFlags(flags),
+                _mask_of(kind, mask),
+                _flags_of(flags),
                 value,
                 count,
                 name,

@@ -3,6 +3,7 @@
 
 import operator
 import os
+import struct
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -103,18 +104,21 @@ class Request:
         """The 56 bytes of ``struct kevent_request``; `op` only within CHANGE_WAIT."""
         if len(self.params) > 3:
             raise ValueError(f"a request has room for 3 params, not {len(self.params)}")
-        params = [check_range(value, 64, "a param") for value in self.params]
-        params += [0] * (3 - len(params))
-        return REQUEST.pack(
-            identity_of(self.type, self.ident),
-            check_range(self.cookie, 64, "cookie"),
-            check_range(self.type, 16, "type"),
-            op,
-            check_range(self.flags, 32, "flags"),
-            check_range(self.events, 32, "events"),
-            0,
-            *params,
-        )
+        ident = identity_of(self.type, self.ident)
+        params = (*self.params, 0, 0, 0)[:3]
+        try:
+            return REQUEST.pack(
+                ident, self.cookie, self.type, op, self.flags, self.events, 0, *params
+            )
+        except struct.error:
+            # Which one it is that does not fit is looked for only now.
+            for value in params:
+                check_range(value, 64, "a param")
+            check_range(self.cookie, 64, "cookie")
+            check_range(self.type, 16, "type")
+            check_range(self.flags, 32, "flags")
+            check_range(self.events, 32, "events")
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +265,11 @@ def sendfile_argument(
     prefix, suffix = bytes(memoryview(prefix)), bytes(memoryview(suffix))
     if len(prefix) + len(suffix) > SENDFILE_EXTRA:
         raise ValueError(f"prefix and suffix are more than {SENDFILE_EXTRA} bytes together")
-    header = SENDFILE.pack(
-        check_range(offset, 64, "offset"),
-        SENDFILE_ALL if length is None else check_range(length, 63, "length"),
-        check_range(descriptor_of(file), 31, "file"),
-        0,
-        len(prefix),
-        len(suffix),
-    )
-    return header + prefix + suffix
+    part = SENDFILE_ALL if length is None else check_range(length, 63, "length")
+    fd = descriptor_of(file)
+    try:
+        return SENDFILE.pack(offset, part, fd, 0, len(prefix), len(suffix)) + prefix + suffix
+    except struct.error:
+        check_range(offset, 64, "offset")
+        check_range(fd, 31, "file")
+        raise

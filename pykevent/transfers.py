@@ -47,6 +47,10 @@ _release = ctypes.pythonapi.PyBuffer_Release
 _release.argtypes = (ctypes.POINTER(_Buffer),)
 _release.restype = None
 
+# As plain numbers, for there is one look at each for every event.
+_LAST, _BROKEN = int(EventFlags.LAST), int(EventFlags.BROKEN)
+_TRUNCATED = int(EventFlags.TRUNCATED)
+
 _SIMPLE = 0
 _WRITABLE = 1
 
@@ -226,14 +230,15 @@ class Transfers:
             transfer = self._all.get(event.ident)
             if transfer is None:
                 return
-            last = bool(event.flags & EventFlags.LAST)
+            flags = int(event.flags)
+            last = bool(flags & _LAST)
             if last:
                 del self._all[event.ident]
             transfer.settle(
                 event.data,
                 event.error,
-                truncated=event.truncated,
-                broken=bool(event.flags & EventFlags.BROKEN),
+                truncated=bool(flags & _TRUNCATED),
+                broken=bool(flags & _BROKEN),
                 last=last,
             )
 

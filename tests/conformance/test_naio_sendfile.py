@@ -6,8 +6,10 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import random
 import resource
 import socket
+import struct
 import tempfile
 import threading
 from collections.abc import Callable
@@ -244,6 +246,102 @@ def test_what_was_never_written_is_sent_as_zeros(queue: Queue, tcp: Pair, make: 
     assert one(queue).data == 90 * PAGE + 1
     near.close()
     assert receiver.all() == wanted
+
+
+def test_what_becomes_cached_while_it_is_read_is_sent_once(
+    queue: Queue, tcp: Pair, make: Make
+) -> None:
+    near, far = tcp
+    narrow(near, far)
+    file = make(b"")
+    # What is read for the hole at the beginning has some of the rest in it.
+    os.pwrite(file, b"a" * (99 * PAGE), PAGE)
+    os.pwrite(file, b"b" * (99 * PAGE), 200 * PAGE)
+    wanted = os.pread(file, 300 * PAGE, 0)
+    queue.sendfile(near, file)
+    assert now(queue) == []
+    assert receive(far, len(wanted)) == wanted
+    assert one(queue).data == len(wanted)
+
+
+def sparse(fd: int, pages: int, has: Callable[[int], bool]) -> bytes:
+    """Give a file so many pages, of which some are never written; what it is then."""
+    os.ftruncate(fd, pages * PAGE)
+    for number in range(pages):
+        if has(number):
+            os.pwrite(fd, os.urandom(PAGE), number * PAGE)
+    return os.pread(fd, pages * PAGE, 0)
+
+
+def same(got: bytes, wanted: bytes) -> None:
+    """As an assertion, but say where they differ, which are long."""
+    assert len(got) == len(wanted)
+    if got != wanted:
+        at = next(n for n, pair in enumerate(zip(got, wanted, strict=True)) if pair[0] != pair[1])
+        found = wanted.find(got[at : at + 64])
+        pytest.fail(f"wrong from byte {at} (page {at // PAGE}) on, which is that at {found}")
+
+
+@pytest.mark.parametrize("every", [2, 3, 5, 16, 17, 33])
+@pytest.mark.parametrize("holes", [True, False], ids=["holes", "islands"])
+def test_holes_come_where_they_are(
+    queue: Queue, tcp: Pair, make: Make, every: int, holes: bool
+) -> None:
+    near, far = tcp
+    narrow(near, far)
+    file = make(b"")
+    wanted = sparse(file, 512, lambda page: (page % every != 0) == holes)
+    queue.sendfile(near, file, 0, len(wanted))
+    receiver = Receiver(far)
+    event = one(queue)
+    assert (event.data, event.error) == (len(wanted), 0)
+    near.close()
+    same(receiver.all(), wanted)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_part_of_any_layout_is_sent(queue: Queue, tcp: Pair, make: Make, seed: int) -> None:
+    near, far = tcp
+    narrow(near, far)
+    chance = random.Random(seed)
+    runs: list[bool] = []
+    while len(runs) < 300:
+        runs += [chance.random() < 0.6] * chance.choice([1, 1, 2, 3, 7, 15, 16, 17, 31, 32, 40])
+    file = make(b"")
+    content = sparse(file, len(runs), runs.__getitem__)
+    receiver = Receiver(far)
+    wanted = b""
+    for number in range(3):
+        offset = chance.randrange(len(content) // 2)
+        length = chance.randrange(1, len(content) - offset + 1)
+        queue.sendfile(near, file, offset, length, prefix=b"<", suffix=b">", cookie=number)
+        wanted += b"<" + content[offset : offset + length] + b">"
+    assert [(event.cookie, event.error) for event in soon(queue, 3)] == [(0, 0), (1, 0), (2, 0)]
+    near.close()
+    same(receiver.all(), wanted)
+
+
+def test_a_hole_that_is_filled_meanwhile_moves_nothing(queue: Queue, tcp: Pair, make: Make) -> None:
+    near, far = tcp
+    narrow(near, far)
+    chance = random.Random(1)
+    pages = 400
+    file = make(b"")
+    # every page is zeros, or its number throughout
+    numbers = [struct.pack("<Q", number) * (PAGE // 8) for number in range(pages)]
+    os.ftruncate(file, pages * PAGE)
+    for number in range(0, pages, 3):
+        os.pwrite(file, numbers[number], number * PAGE)
+    queue.sendfile(near, file, 0, pages * PAGE)
+    got = b""
+    while len(got) < pages * PAGE:
+        number = chance.randrange(pages)
+        os.pwrite(file, numbers[number], number * PAGE)
+        got += receive(far, min(16384, pages * PAGE - len(got)))
+        now(queue)
+    for number in range(pages):
+        page = got[number * PAGE : (number + 1) * PAGE]
+        assert set(struct.unpack(f"<{PAGE // 8}Q", page)) <= {0, number}
 
 
 def test_a_file_may_end_where_the_numbers_do(queue: Queue, tcp: Pair, stack: ExitStack) -> None:

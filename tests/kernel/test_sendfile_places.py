@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -35,6 +36,7 @@ AT_ONCE = 10.0
 
 Pair = tuple[socket.socket, socket.socket]
 
+# A file system is unmounted when the queue is closed that holds files of it: tests name it first.
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(
@@ -171,7 +173,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def test_a_file_is_read_from_the_disk(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -188,7 +190,7 @@ def test_a_file_is_read_from_the_disk(
 
 
 def test_a_part_of_the_file_may_be_there(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -204,7 +206,7 @@ def test_a_part_of_the_file_may_be_there(
 
 
 def test_pages_that_are_evicted_meanwhile_are_read_again(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -231,7 +233,7 @@ def test_pages_that_are_evicted_meanwhile_are_read_again(
 
 
 def test_what_comes_next_is_read_while_the_peer_is_slow_and_no_more(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     disk.forget()
@@ -245,7 +247,7 @@ def test_what_comes_next_is_read_while_the_peer_is_slow_and_no_more(
 
 
 def test_the_access_is_dated_as_the_mount_says(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     Receiver(far)
@@ -265,6 +267,99 @@ def test_the_access_is_dated_as_the_mount_says(
     assert not dated("noatime")
 
 
+@pytest.mark.parametrize("size", [5, PAGE, 100_003, 4 * 16 * PAGE, SIZE])
+def test_a_file_of_which_nothing_is_to_be_cached_is_sent(
+    queue: Queue, new_pair: Callable[[], Pair], disk: Disk, size: int
+) -> None:
+    near, far = new_pair()
+    receiver = Receiver(far)
+    os.truncate(disk.path, size)
+    disk.forget()
+    wanted = b""
+    file = os.open(disk.path, os.O_RDONLY | os.O_DIRECT)
+    for offset, length in ((0, None), (0, size), (1, 3), (size // 3, size // 2), (size - 1, None)):
+        queue.sendfile(near, file, offset, length, prefix=b"head", suffix=b"tail")
+        part = disk.content[offset : size if length is None else offset + length]
+        event = one(queue)
+        assert (event.data, event.error) == (len(part) + 8, 0)
+        wanted += b"head" + part + b"tail"
+    os.close(file)
+    with disk.path.open("rb") as read:
+        assert not disk.cached(read.fileno(), 0)
+    near.close()
+    assert receiver.all() == wanted
+
+
+def test_what_machines_may_share_is_read_though_it_is_cached(
+    queue: Queue, new_pair: Callable[[], Pair], disk: Disk, tmp_path: Path
+) -> None:
+    have("minix")
+    if shutil.which("mkfs.minix") is None:
+        pytest.skip("no mkfs.minix")
+    image, place = tmp_path / "other-image", tmp_path / "other"
+    image.write_bytes(bytes(4 << 20))
+    place.mkdir()
+    run("mkfs.minix", image)
+    run("mount", "-o", "loop", image, place)
+
+    def referred(path: Path) -> bool:
+        """Whether pages of the file's own are on their way, which a write changes."""
+        near, far = new_pair()
+        path.write_bytes(b"a" * PAGE)
+        with path.open("rb") as file:
+            assert file.read() == b"a" * PAGE
+            queue.sendfile(near, file)
+            assert one(queue).data == PAGE
+        with path.open("r+b") as file:
+            file.write(b"b" * PAGE)
+        got = receive(far, PAGE)
+        assert got in (b"a" * PAGE, b"b" * PAGE)
+        return got == b"b" * PAGE
+
+    try:
+        assert referred(disk.place / "file")
+        # nobody knows that it asks no other machine
+        assert not referred(place / "file")
+    finally:
+        unmount(place)
+
+
+def test_who_asks_pays_for_what_is_read_from_the_disk(
+    queue: Queue, new_pair: Callable[[], Pair], disk: Disk, tmp_path: Path
+) -> None:
+    group = tmp_path / "cgroup"
+    group.mkdir()
+    run("mount", "-t", "cgroup2", "none", group)
+    try:
+        if "io" not in (group / "cgroup.controllers").read_text().split():
+            pytest.skip("no io controller in the unified hierarchy")
+        (group / "cgroup.subtree_control").write_text("+io")
+        own = group / "own"
+        own.mkdir()
+        disk.forget()
+        near, far = new_pair()
+        Receiver(far)
+
+        def asks() -> None:
+            (own / "cgroup.procs").write_text(str(os.getpid()))
+            with pykevent.open() as other, disk.path.open("rb") as file:
+                other.sendfile(near, file)
+                assert one(other).data == SIZE
+
+        with child(asks) as process:
+            process.finish()
+        number = os.stat(disk.path).st_dev
+        line = f"{os.major(number)}:{os.minor(number)} "
+        said = (own / "io.stat").read_text()
+        found = [words for words in said.splitlines() if words.startswith(line)]
+        assert found, said
+        figures = dict(word.split("=") for word in found[0].split()[1:])
+        assert int(figures["rbytes"]) >= SIZE, said
+        own.rmdir()
+    finally:
+        run("umount", group)
+
+
 # In user space
 
 
@@ -279,7 +374,8 @@ class Served:
             stdout=subprocess.PIPE,
             text=True,
         )
-        eventually(lambda: os.path.ismount(place), "it is mounted")
+        # Python and its modules come slowly where all is emulated.
+        eventually(lambda: os.path.ismount(place), "it is mounted", 100)
 
     def until_read(self, count: int) -> list[str]:
         """The files of which so many reads have begun."""
@@ -313,7 +409,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_a_file_in_user_space_is_sent(
-    queue: Queue, new_pair: Callable[[], Pair], served: Served
+    served: Served, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -329,7 +425,7 @@ def test_a_file_in_user_space_is_sent(
 
 
 def test_a_file_that_cannot_be_read_is_an_error_after_what_could(
-    queue: Queue, new_pair: Callable[[], Pair], served: Served
+    served: Served, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -345,7 +441,7 @@ def test_a_file_that_cannot_be_read_is_an_error_after_what_could(
 
 
 def test_files_that_nobody_reads_hold_up_neither_remove_nor_close(
-    queue: Queue, new_pair: Callable[[], Pair], served: Served
+    served: Served, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     transfers = []
     for number in range(READERS + 4):
@@ -366,7 +462,7 @@ def test_files_that_nobody_reads_hold_up_neither_remove_nor_close(
 
 
 def test_files_that_nobody_reads_hold_up_no_other_that_is_cached(
-    queue: Queue, new_pair: Callable[[], Pair], served: Served
+    served: Served, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     for number in range(READERS):
         near, _ = new_pair()
@@ -400,7 +496,7 @@ def test_files_that_nobody_reads_hold_up_no_other_that_is_cached(
 
 
 def test_a_file_that_nobody_reads_holds_up_no_process_that_is_killed(
-    new_pair: Callable[[], Pair], served: Served
+    served: Served, new_pair: Callable[[], Pair]
 ) -> None:
     near, _ = new_pair()
 
@@ -414,3 +510,44 @@ def test_a_file_that_nobody_reads_holds_up_no_process_that_is_killed(
         served.until_read(1)
         with within(AT_ONCE, "SIGKILL"):
             process.kill()
+
+
+def test_many_users_whose_files_nobody_reads_hold_up_no_other(
+    new_pair: Callable[[], Pair], served: Served
+) -> None:
+    near = [new_pair()[0] for _ in range(READERS)]
+    last, far = new_pair()
+
+    def as_user(number: int, function: Callable[[Queue], None]) -> None:
+        def asks() -> None:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(70_000 + number, 70_000 + number, 70_000 + number)
+            with pykevent.open() as own:
+                function(own)
+
+        with child(asks) as process:
+            process.finish()
+
+    def keeps(own: Queue) -> None:
+        for sock, file in zip(near, files, strict=True):
+            own.sendfile(sock, file)
+        # they are read although the user ends, and the transfers with it
+        served.until_read(READERS)
+
+    def hopes(own: Queue) -> None:
+        holes = os.memfd_create("test")
+        os.ftruncate(holes, PAGE)
+        own.sendfile(last, holes)
+        assert one(own).data == PAGE
+
+    files = [os.open(served.place / f"file{number}", os.O_RDONLY) for number in range(READERS)]
+    try:
+        # more than one workqueue has done at once
+        for number in range(256 // READERS):
+            as_user(number, keeps)
+        as_user(256, hopes)
+    finally:
+        for file in files:
+            os.close(file)
+    assert receive(far, PAGE) == bytes(PAGE)
