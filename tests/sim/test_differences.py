@@ -416,6 +416,7 @@ def test_what_came_while_nobody_had_the_socket_is_received_once_somebody_has(
     buffer = bytearray(10)
     with near, far, left, right:
         queue.recv_into(near, buffer)
+        assert now(queue) == []  # nobody looks at it any more
         rights = array.array("i", [near.fileno()])
         left.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         near.close()

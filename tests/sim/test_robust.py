@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,11 @@ THREADS = 300
 def descriptors(pid: int) -> dict[str, str]:
     """What a process has open."""
     folder = Path(f"/proc/{pid}/fd")
-    return {number: os.readlink(folder / number) for number in os.listdir(folder)}
+    found = {}
+    for number in os.listdir(folder):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found[number] = os.readlink(folder / number)
+    return found
 
 
 def threads(pid: int) -> int:

@@ -214,6 +214,7 @@ def test_a_transfer_goes_on_when_a_socket_that_was_on_its_way_has_come(
     near, far = tcp
     buffer = bytearray(10)
     queue.recv_into(near, buffer)
+    assert now(queue) == []  # nobody looks at it any more
     carries, brings = socket.socketpair()
     with carries, brings:
         socket.send_fds(carries, [b"x"], [near.fileno()])
@@ -280,6 +281,7 @@ def test_sockets_on_their_way_cost_the_others_little(
     for near, far in pairs:
         stack.enter_context(far)
         queue.recv_into(near, bytearray(1))
+    assert now(queue) == []  # nobody looks at them any more
     for first in range(0, len(pairs), 100):
         numbers = [near.fileno() for near, _ in pairs[first : first + 100]]
         socket.send_fds(carries, [b"x"], numbers)
