@@ -510,7 +510,7 @@ static void a_close_ends_what_is_behind_the_multishot_of_another_queue(void)
 #define PAGES	8
 #define MANY	6
 
-/* What is behind the bytes of a socket, in a program that has just begun. */
+/* Receives that wait, all at one socket. */
 struct pinner {
 	int q;
 	int fd;
