@@ -613,8 +613,9 @@ static bool kevent_naio_consume(struct kevent *k, struct kevent_item *item,
 
 	WRITE_ONCE(t->pending, false);
 	/* the end is still to be told, and nobody will call again */
-	if (t->multishot && READ_ONCE(t->lane->end->closed)) {
+	if (t->multishot && !t->done && READ_ONCE(t->lane->end->closed)) {
 		k->flags &= ~KEVENT_DISPATCH;
+		kevent_lane_defer(t->lane);
 		return true;
 	}
 	return !t->drained;

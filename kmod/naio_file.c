@@ -826,6 +826,30 @@ static int kevent_sendfile_get(struct kevent_sendfile *req,
 	return 0;
 }
 
+/*
+ * Whether the kernel makes up the contents for whoever reads them: a thread of its
+ * own has other namespaces, and more privileges, than who asks for the transfer.
+ */
+static bool kevent_file_is_made_up(const struct file *file)
+{
+	const struct super_block *sb = file_inode(file)->i_sb;
+
+	switch (sb->s_magic) {
+	case CGROUP_SUPER_MAGIC:
+	case CGROUP2_SUPER_MAGIC:
+	case DEBUGFS_MAGIC:
+	case PROC_SUPER_MAGIC:
+	case SECURITYFS_MAGIC:
+	case SELINUX_MAGIC:
+	case SMACK_MAGIC:
+	case SYSFS_MAGIC:
+	case TRACEFS_MAGIC:
+		return true;
+	}
+	/* all others of kernfs */
+	return sb->s_iflags & SB_I_NOEXEC;
+}
+
 static int kevent_sendfile_file(const struct kevent_sendfile *req,
 				struct file **filep)
 {
@@ -837,7 +861,8 @@ static int kevent_sendfile_file(const struct kevent_sendfile *req,
 	if (!(file->f_mode & FMODE_READ))
 		goto put;
 	ret = -EINVAL;
-	if (!S_ISREG(file_inode(file)->i_mode) || !file->f_op->read_iter)
+	if (!S_ISREG(file_inode(file)->i_mode) || !file->f_op->read_iter ||
+	    kevent_file_is_made_up(file))
 		goto put;
 	*filep = file;
 	return 0;

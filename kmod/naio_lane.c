@@ -74,10 +74,15 @@ static void kevent_lane_start_locked(struct kevent_lane *lane)
 		atomic_dec(&lane->works);
 }
 
-/* A moment later the work is started, unless somebody has moved something. */
-static void kevent_lane_defer_locked(struct kevent_lane *lane)
+/**
+ * kevent_lane_defer - have the work started in a moment
+ * @lane:	the lane; its lock is held, or its first transfer's queue's
+ *
+ * Unless somebody has moved something by then.
+ */
+void kevent_lane_defer(struct kevent_lane *lane)
 {
-	lane->called = true;
+	WRITE_ONCE(lane->called, true);
 	/* if the sweep has just taken it out, it waits for the lane's lock */
 	if (!list_empty_careful(&lane->called_node))
 		return;
@@ -98,7 +103,7 @@ static void kevent_lane_call_locked(struct kevent_lane *lane)
 		return;
 	kevent_naio_call(t);
 	if (!t->multishot || kevent_lane_ends(t))
-		kevent_lane_defer_locked(lane);
+		kevent_lane_defer(lane);
 }
 
 /**
@@ -201,7 +206,7 @@ static bool kevent_lane_finish(struct kevent_lane *lane, int ret, bool work)
 		kevent_lane_call_locked(lane);
 	} else if (again && t->prepared) {
 		/* called, perhaps by what we did ourselves, for nothing */
-		kevent_lane_defer_locked(lane);
+		kevent_lane_defer(lane);
 	}
 	spin_unlock_irq(&lane->lock);
 	/* the transfer may be gone by now, and the lane with it if not @work */
@@ -273,7 +278,7 @@ static void kevent_lane_do(struct kevent_lane *lane)
 	else if (lane->current_one)
 		lane->again = true;
 	else if (ret < 0)
-		kevent_lane_defer_locked(lane);
+		kevent_lane_defer(lane);
 	else
 		kevent_lane_start_locked(lane);
 	spin_unlock_irq(&lane->lock);
