@@ -25,6 +25,7 @@
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/wait_bit.h>
+#include <linux/workqueue.h>
 
 #include "bug.h"
 #include "close.h"
@@ -62,8 +63,50 @@ static struct kmem_cache *kevent_mark_cache;
 static DEFINE_MUTEX(kevent_close_mutex);
 static u32 kevent_pinned;
 
+static struct workqueue_struct *kevent_close_works;
+
+/* The last reference to a file, on its way. */
+struct kevent_last {
+	struct work_struct work;
+	struct file *file;
+};
+
 /* Marks of all groups, from their allocation to the end of their memory. */
 static atomic_t kevent_marks;
+
+static void kevent_last_work(struct work_struct *work)
+{
+	struct kevent_last *last = container_of(work, struct kevent_last, work);
+
+	__fput_sync(last->file);
+	kfree(last);
+}
+
+/**
+ * kevent_put_file - let go of a file that was held for a moment
+ * @file:	the file
+ *
+ * It may have been closed meanwhile, and this be the last reference.  What closes
+ * it then is not to wait until a thread that goes to sleep in WAIT is back from
+ * there; nor, where that is a thread of the kernel, to keep all other files waiting
+ * that such threads close, since closing a socket may take as long as its owner
+ * likes.
+ */
+void kevent_put_file(struct file *file)
+{
+	struct kevent_last *last;
+
+	if (likely(kevent_file_put_unless_last(file)))
+		return;
+	last = kmalloc(sizeof(*last), GFP_KERNEL | __GFP_NOWARN);
+	if (!last) {
+		fput(file);
+		return;
+	}
+	INIT_WORK(&last->work, kevent_last_work);
+	last->file = file;
+	queue_work(kevent_close_works, &last->work);
+}
 
 /**
  * kevent_mark_born - a mark has been allocated
@@ -445,9 +488,13 @@ int kevent_close_init(void)
 		return -ENOMEM;
 	for (i = 0; i < 1 << KEVENT_CLOSE_BITS; i++)
 		spin_lock_init(&kevent_close_table[i].lock);
+	kevent_close_works = alloc_workqueue("kevent_close", WQ_UNBOUND,
+					     WQ_MAX_ACTIVE);
+	if (!kevent_close_works)
+		goto table;
 	kevent_mark_cache = KMEM_CACHE(kevent_mark, SLAB_ACCOUNT);
 	if (!kevent_mark_cache)
-		goto table;
+		goto works;
 	kevent_close_group = fsnotify_alloc_group(&kevent_close_ops,
 						  FSNOTIFY_GROUP_NOFS);
 	if (IS_ERR(kevent_close_group)) {
@@ -463,6 +510,8 @@ group:
 	fsnotify_put_group(kevent_close_group);
 cache:
 	kmem_cache_destroy(kevent_mark_cache);
+works:
+	destroy_workqueue(kevent_close_works);
 table:
 	kvfree(kevent_close_table);
 	return ret;
@@ -473,6 +522,7 @@ table:
  */
 void kevent_close_exit(void)
 {
+	destroy_workqueue(kevent_close_works);
 	kevent_marks_wait();
 	fsnotify_put_group(kevent_close_group);
 	kmem_cache_destroy(kevent_mark_cache);

@@ -97,17 +97,34 @@ static inline void kevent_sleeper_setup(struct hrtimer_sleeper *sleeper,
 #endif
 }
 
-/* Pages of another process; its mmap lock is held, and stays so. */
+/* Pages of another process, whose mmap lock is held, and then as @locked says. */
 static inline long kevent_pin_user_pages_remote(struct mm_struct *mm,
 						unsigned long start,
 						unsigned long pages,
 						unsigned int flags,
-						struct page **page)
+						struct page **page, int *locked)
 {
 #ifdef KEVENT_PROBE_PIN_REMOTE_VMAS
-	return pin_user_pages_remote(mm, start, pages, flags, page, NULL, NULL);
+	return pin_user_pages_remote(mm, start, pages, flags, page, NULL,
+				     locked);
 #else
-	return pin_user_pages_remote(mm, start, pages, flags, page, NULL);
+	return pin_user_pages_remote(mm, start, pages, flags, page, locked);
+#endif
+}
+
+/* Lets go of a file, unless that would close it: then false. */
+static inline bool kevent_file_put_unless_last(struct file *file)
+{
+#ifdef KEVENT_PROBE_FILE_REF
+	long count = atomic_long_read(&file->f_ref.refcnt);
+
+	while (count > FILE_REF_ONEREF)
+		if (atomic_long_try_cmpxchg(&file->f_ref.refcnt, &count,
+					    count - 1))
+			return true;
+	return false;
+#else
+	return atomic_long_add_unless(&file->f_count, -1, 1);
 #endif
 }
 

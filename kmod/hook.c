@@ -141,7 +141,7 @@ bool kevent_nested_holds(struct kevent *k, unsigned int depth)
 	inner = kevent_user_of(file);
 	if (inner)
 		holds = kevent_has_ready(inner, depth + 1);
-	fput(file);
+	kevent_put_file(file);
 	return holds;
 }
 
@@ -508,7 +508,7 @@ const char *kevent_file_close_name(const struct kevent *k)
 }
 
 /**
- * kevent_file_get - the open file of a kevent, to be put by fput()
+ * kevent_file_get - the open file of a kevent, to be put by kevent_put_file()
  * @k:		the kevent, which is not freed meanwhile
  *
  * Return: the file, or NULL where it is closed

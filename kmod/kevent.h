@@ -66,6 +66,7 @@ struct kevent_item {
  * @kevents:	how many
  * @events:	inode events that wait in them
  * @pins:	files that they hold
+ * @pinned:	pages that their transfers hold
  * @inode_group: inode.c: of their marks, once there has been one
  * @naio:	naio_lane.c: moves their transfers, once one had to wait
  * @readers:	naio_file.c: files of transfers that are being read
@@ -78,6 +79,7 @@ struct kevent_account {
 	atomic_long_t kevents;
 	atomic_long_t events;
 	atomic_long_t pins;
+	atomic_long_t pinned;
 	struct fsnotify_group *inode_group;
 	struct workqueue_struct *naio;
 	unsigned int readers;
@@ -166,8 +168,11 @@ struct kevent_target {
  *		Under the queue's mutex, may sleep
  * @cancel:	before @dequeue, where the caller removes the kevent: says in the
  *		parameters of the request how far it came; no callback runs
- *		after it, either.  Under the queue's mutex, may sleep; may be NULL
+ *		after it, either.  0, or -EINTR where nothing has happened.  Under
+ *		the queue's mutex, may sleep; may be NULL
  * @release:	frees what @dequeue left for the last claim; may be NULL
+ * @advance:	before @poll where a WAIT counts what is ready: does what can be done
+ *		about it.  Claimed, no lock held, may sleep; may be NULL
  * @poll:	what @events hold now, and, where @event is not NULL, its data: a
  *		source whose events are a condition.  Claimed, no lock held, may
  *		sleep
@@ -201,8 +206,9 @@ struct kevent_ops {
 	int (*modify)(struct kevent *k, const struct kevent_request *req,
 		      const struct kevent_target *target);
 	void (*dequeue)(struct kevent *k);
-	void (*cancel)(struct kevent *k, struct kevent_request *req);
+	int (*cancel)(struct kevent *k, struct kevent_request *req);
 	void (*release)(struct kevent *k);
+	void (*advance)(struct kevent *k);
 	u32 (*poll)(struct kevent *k, struct kevent_event *event);
 	void (*peek)(struct kevent *k, struct kevent_item *item,
 		     struct kevent_event *event, const char **name);

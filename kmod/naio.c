@@ -101,10 +101,19 @@ static int kevent_naio_permit(const struct kevent_naio *t, struct file *file)
 	return 0;
 }
 
-/* A signal is none of a transfer's business. */
-static bool kevent_naio_blocked(int ret)
+/*
+ * What a socket means by @ret: -EAGAIN, it has to call first; -EINTR, try again, for
+ * a signal is none of a transfer's business; or what it says.
+ */
+static int kevent_naio_meaning(int ret)
 {
-	return ret == -EAGAIN || ret == -EINTR || ret == -ERESTARTSYS;
+	if (ret == -EINTR || ret == -ERESTARTSYS)
+		return -EINTR;
+	/* a connection that is begun by what is to be sent */
+	if (ret == -EINPROGRESS)
+		return -EAGAIN;
+	/* at an urgent mark a stream says so for a signal */
+	return ret == -EAGAIN && signal_pending(current) ? -EINTR : ret;
 }
 
 /* Nothing was received: because there will never be anything again? */
@@ -153,9 +162,10 @@ int kevent_naio_shot(struct kevent_naio *t, struct socket *sock)
 	} else {
 		ret = kevent_naio_recv_remote(t, sock, &msg);
 	}
-	if (kevent_naio_blocked(ret))
-		return -EAGAIN;
-	t->pending = true;
+	ret = kevent_naio_meaning(ret);
+	if (ret == -EAGAIN || ret == -EINTR)
+		return ret;
+	WRITE_ONCE(t->pending, true);
 	t->moved = max(ret, 0);
 	if (ret < 0)
 		t->error = -ret;
@@ -181,8 +191,9 @@ static int kevent_naio_move(struct kevent_naio *t, struct socket *sock,
 	} else {
 		ret = sock_recvmsg(sock, msg, MSG_DONTWAIT);
 	}
-	if (kevent_naio_blocked(ret))
-		return -EAGAIN;
+	ret = kevent_naio_meaning(ret);
+	if (ret == -EAGAIN || ret == -EINTR)
+		return ret;
 	if (ret < 0) {
 		t->error = -ret;
 		return 1;
@@ -272,14 +283,32 @@ void kevent_naio_let_go(struct kevent_naio *t)
 }
 
 /**
+ * kevent_naio_end - a transfer has ended
+ * @t:		the transfer, which cannot be dequeued yet
+ */
+void kevent_naio_end(struct kevent_naio *t)
+{
+	struct kevent *k = &t->kevent;
+
+	kevent_naio_let_go(t);
+	/* before anybody looks at what it has come to */
+	smp_store_release(&t->done, true);
+	if (!t->multishot)
+		return;
+	/* one event more, whatever a MODIFY has said meanwhile */
+	spin_lock_irq(&k->user->lock);
+	k->flags |= KEVENT_ONESHOT;
+	k->state &= ~(KEVENT_MODIFIED | KEVENT_ASLEEP);
+	spin_unlock_irq(&k->user->lock);
+}
+
+/**
  * kevent_naio_complete - a transfer has ended: say so
  * @t:		the transfer, which cannot be dequeued yet
  */
 void kevent_naio_complete(struct kevent_naio *t)
 {
-	kevent_naio_let_go(t);
-	/* before anybody looks at what it has come to */
-	smp_store_release(&t->done, true);
+	kevent_naio_end(t);
 	kevent_ready(&t->kevent);
 }
 
@@ -315,8 +344,9 @@ static int kevent_naio_prepare(struct kevent_naio *t, struct file *file,
 	if (ret)
 		return ret;
 	if (!t->multishot && !t->reader)
-		ret = kevent_pin_user(&t->pin, address + t->moved, t->left,
-				      !send, &t->iter);
+		ret = kevent_pin_user(&t->pin, t->kevent.user->account,
+				      address + t->moved, t->left, !send,
+				      &t->iter);
 	if (ret)
 		return ret;
 	ret = kevent_end_hook(t->lane->end, file);
@@ -344,7 +374,7 @@ static bool kevent_naio_would(struct kevent_naio *t)
 
 	if (file) {
 		holds = kevent_naio_holds(t, file);
-		fput(file);
+		kevent_put_file(file);
 	}
 	return holds;
 }
@@ -369,7 +399,7 @@ static int kevent_naio_start(struct kevent_naio *t, struct file *file,
 				kevent_lane_kick(t->lane);
 			return 0;
 		}
-		kevent_lane_leave(t);
+		kevent_lane_leave(t, false);
 		t->error = -ret;
 	}
 	/* that is wrong with the request, and nothing has happened yet */
@@ -472,7 +502,9 @@ static int kevent_naio_modify(struct kevent *k, const struct kevent_request *req
 	ret = kevent_naio_recheck(t, req);
 	if (ret)
 		return ret;
-	kevent_lane_hold(t);
+	ret = kevent_lane_hold(t);
+	if (ret)
+		return ret;
 	spin_lock_irq(&k->user->lock);
 	alive = !t->done && kevent_modify_locked(k, req);
 	spin_unlock_irq(&k->user->lock);
@@ -494,7 +526,7 @@ static void kevent_naio_dequeue(struct kevent *k)
 	struct kevent_naio *t = to_kevent_naio(k);
 
 	if (t->lane)
-		kevent_lane_leave(t);
+		kevent_lane_leave(t, false);
 	kevent_naio_let_go(t);
 }
 
@@ -513,14 +545,33 @@ static void kevent_naio_release(struct kevent *k)
 }
 
 /* How far it came, and whether that was all, for who removes it. */
-static void kevent_naio_cancel(struct kevent *k, struct kevent_request *req)
+static int kevent_naio_cancel(struct kevent *k, struct kevent_request *req)
 {
 	struct kevent_naio *t = to_kevent_naio(k);
+	int ret = kevent_lane_leave(t, true);
 
-	kevent_lane_leave(t);
+	if (ret)
+		return ret;
 	kevent_naio_let_go(t);
 	req->param[0] = t->multishot && !t->pending ? 0 : t->moved;
 	req->param[1] = t->done ? t->error : ECANCELED;
+	return 0;
+}
+
+static bool kevent_naio_has_event(const struct kevent_naio *t)
+{
+	/* pairs with the releases of who ended it */
+	return t->pending || smp_load_acquire(&t->done);
+}
+
+/* A WAIT wants to know how many have ended, not only what might. */
+static void kevent_naio_advance(struct kevent *k)
+{
+	struct kevent_naio *t = to_kevent_naio(k);
+
+	/* the memory of a multishot is the caller's until its event comes */
+	if (!t->multishot && !kevent_naio_has_event(t))
+		kevent_lane_run(t);
 }
 
 /* Moves it, if it is its turn, and says whether there is an event of it. */
@@ -528,14 +579,12 @@ static u32 kevent_naio_poll(struct kevent *k, struct kevent_event *event)
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
-	/* pairs with the releases of who ended it */
-	if (!t->pending && !smp_load_acquire(&t->done)) {
-		/* the memory of a multishot is the caller's until a WAIT comes */
-		if (t->multishot && !event)
+	if (!kevent_naio_has_event(t)) {
+		/* who only looks moves nothing */
+		if (!event)
 			return kevent_naio_would(t) ? k->events : 0;
 		kevent_lane_run(t);
-		/* likewise: the lane's work may have been faster */
-		if (!t->pending && !smp_load_acquire(&t->done))
+		if (!kevent_naio_has_event(t))
 			return 0;
 	}
 	if (!event)
@@ -559,11 +608,11 @@ static bool kevent_naio_consume(struct kevent *k, struct kevent_item *item,
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
-	t->pending = false;
-	if (t->done) {
-		/* whatever a MODIFY has said meanwhile */
-		k->flags |= KEVENT_ONESHOT;
-		k->state &= ~KEVENT_MODIFIED;
+	WRITE_ONCE(t->pending, false);
+	/* the end is still to be told, and nobody will call again */
+	if (t->multishot && READ_ONCE(t->lane->end->closed)) {
+		k->flags &= ~KEVENT_DISPATCH;
+		return true;
 	}
 	return !t->drained;
 }
@@ -596,6 +645,7 @@ const struct kevent_ops kevent_naio_ops = {
 	.dequeue	= kevent_naio_dequeue,
 	.cancel		= kevent_naio_cancel,
 	.release	= kevent_naio_release,
+	.advance	= kevent_naio_advance,
 	.poll		= kevent_naio_poll,
 	.consume	= kevent_naio_consume,
 	.close		= kevent_naio_close_name,

@@ -91,6 +91,7 @@ struct kevent_end {
 /**
  * struct kevent_pin - pinned memory of a process
  * @mm:		whose memory it is, held; NULL where nothing is pinned
+ * @account:	that is charged, too
  * @bvec:	the pages, one in each
  * @inline_bvec: where these are if they are few
  * @nr:		how many are pinned
@@ -99,6 +100,7 @@ struct kevent_end {
  */
 struct kevent_pin {
 	struct mm_struct *mm;
+	struct kevent_account *account;
 	struct bio_vec *bvec;
 	struct bio_vec inline_bvec[KEVENT_PIN_INLINE];
 	unsigned long nr;
@@ -176,6 +178,7 @@ int kevent_naio_step(struct kevent_naio *t, struct socket *sock);
 int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock);
 int kevent_naio_shot(struct kevent_naio *t, struct socket *sock);
 void kevent_naio_let_go(struct kevent_naio *t);
+void kevent_naio_end(struct kevent_naio *t);
 void kevent_naio_complete(struct kevent_naio *t);
 void kevent_naio_call(struct kevent_naio *t);
 
@@ -187,9 +190,9 @@ void kevent_lane_tried(struct kevent_naio *t, bool ended);
 void kevent_lane_prepared(struct kevent_naio *t);
 void kevent_lane_run(struct kevent_naio *t);
 void kevent_lane_kick(struct kevent_lane *lane);
-void kevent_lane_hold(struct kevent_naio *t);
+int kevent_lane_hold(struct kevent_naio *t);
 void kevent_lane_let_go(struct kevent_naio *t);
-void kevent_lane_leave(struct kevent_naio *t);
+int kevent_lane_leave(struct kevent_naio *t, bool killable);
 void kevent_lanes_exit(void);
 
 /* naio_end.c */
@@ -200,8 +203,9 @@ struct file *kevent_end_file(struct kevent_end *end);
 void kevent_ends_exit(void);
 
 /* naio_pin.c */
-int kevent_pin_user(struct kevent_pin *pin, unsigned long start, size_t length,
-		    bool write, struct iov_iter *iter);
+int kevent_pin_user(struct kevent_pin *pin, struct kevent_account *account,
+		    unsigned long start, size_t length, bool write,
+		    struct iov_iter *iter);
 int kevent_pin_remote(struct kevent_pin *pin, struct mm_struct *mm,
 		      unsigned long start, size_t length, struct iov_iter *iter);
 void kevent_unpin(struct kevent_pin *pin);

@@ -261,7 +261,7 @@ int kevent_end_hook(struct kevent_end *end, struct file *file)
 }
 
 /**
- * kevent_end_file - the open file of a socket, to be put by fput()
+ * kevent_end_file - the open file of a socket, to be put by kevent_put_file()
  * @end:	the socket
  *
  * Return: the file, or NULL where it is closed

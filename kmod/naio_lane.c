@@ -17,8 +17,9 @@
  * until it is not any more: from then on nobody touches its memory.  What is
  * moved is moved without waiting, so that is soon.
  *
- * The work belongs to the user whose transfer is first: who keeps sockets
- * locked keeps none but their own transfers waiting.
+ * The work belongs to the user whose transfer was first when it was started: who
+ * keeps sockets locked keeps waiting none but their own transfers, and those of who
+ * shares a socket with them.
  */
 #include <linux/cred.h>
 #include <linux/file.h>
@@ -52,12 +53,21 @@ static struct kevent_naio *kevent_lane_first_locked(struct kevent_lane *lane)
 	return list_first_entry_or_null(&lane->queue, struct kevent_naio, node);
 }
 
+/*
+ * Whether a multishot is to end without a WAIT, for the sake of those behind it.
+ * One that has still to tell of what came before does so first.
+ */
+static bool kevent_lane_ends(const struct kevent_naio *t)
+{
+	return READ_ONCE(t->lane->end->closed) && !READ_ONCE(t->pending);
+}
+
 /* Starts the work, if there is any.  The lane's lock is held. */
 static void kevent_lane_start_locked(struct kevent_lane *lane)
 {
 	struct kevent_naio *t = kevent_lane_first_locked(lane);
 
-	if (!t || !t->prepared || t->multishot)
+	if (!t || !t->prepared || (t->multishot && !kevent_lane_ends(t)))
 		return;
 	atomic_inc(&lane->works);
 	if (!queue_work(t->kevent.user->account->naio, &lane->work))
@@ -87,7 +97,7 @@ static void kevent_lane_call_locked(struct kevent_lane *lane)
 	if (!t || !t->prepared)
 		return;
 	kevent_naio_call(t);
-	if (!t->multishot)
+	if (!t->multishot || kevent_lane_ends(t))
 		kevent_lane_defer_locked(lane);
 }
 
@@ -153,7 +163,7 @@ static struct kevent_naio *kevent_lane_begin(struct kevent_lane *lane,
 	/* whoever has the current one looks after what comes next */
 	if (t && (lane->current_one || !t->prepared || t->held))
 		t = NULL;
-	if (t && (wanted ? t != wanted : t->multishot))
+	if (t && (wanted ? t != wanted : t->multishot && !kevent_lane_ends(t)))
 		t = NULL;
 	if (t) {
 		WRITE_ONCE(lane->current_one, t);
@@ -177,7 +187,8 @@ static bool kevent_lane_finish(struct kevent_lane *lane, int ret, bool work)
 	spin_lock_irq(&lane->lock);
 	gone = ret > 0 || t->cancelled;
 	awaited = t->cancelled || t->held;
-	again = lane->again;
+	/* a signal is no reason to wait for the socket */
+	again = lane->again || ret == -EINTR;
 	if (gone)
 		list_del_init(&t->node);
 	WRITE_ONCE(lane->current_one, NULL);
@@ -256,18 +267,18 @@ static void kevent_lane_do(struct kevent_lane *lane)
 		more = kevent_lane_finish(lane, ret, true);
 		cond_resched();
 	}
-	if (file)
-		fput(file);
-	if (!more)
-		return;
 	spin_lock_irq(&lane->lock);
-	if (lane->current_one)
+	if (!more || list_empty(&lane->queue))
+		more = false;
+	else if (lane->current_one)
 		lane->again = true;
 	else if (ret < 0)
 		kevent_lane_defer_locked(lane);
 	else
 		kevent_lane_start_locked(lane);
 	spin_unlock_irq(&lane->lock);
+	if (file)
+		kevent_put_file(file);
 }
 
 /* The queues of two users may run it at the same time. */
@@ -296,18 +307,20 @@ void kevent_lane_run(struct kevent_naio *t)
 	/* what does not suit is left to the work */
 	if (!kevent_lane_suits(t) || !kevent_lane_begin(lane, t))
 		return;
+	/* claimed with what is not so any more: it is enqueued again */
+	if (READ_ONCE(t->kevent.state) & KEVENT_MODIFIED) {
+		kevent_lane_finish(lane, -EAGAIN, false);
+		return;
+	}
 	file = kevent_end_file(lane->end);
 	do {
 		ret = kevent_lane_step(t, file);
 	} while (!ret && --steps);
-	if (ret > 0) {
-		kevent_naio_let_go(t);
-		/* before anybody looks at what it has come to */
-		smp_store_release(&t->done, true);
-	}
+	if (ret > 0)
+		kevent_naio_end(t);
 	kevent_lane_finish(lane, ret, false);
 	if (file)
-		fput(file);
+		kevent_put_file(file);
 }
 
 /**
@@ -353,23 +366,42 @@ void kevent_lane_prepared(struct kevent_naio *t)
 	spin_unlock_irq(&t->lane->lock);
 }
 
-/* After whatever was done before it was current no more. */
-static void kevent_lane_await(struct kevent_naio *t)
+/*
+ * Waits until it is not current any more: what was done before is seen then.
+ * -EINTR where a fatal signal came first; then nobody waits for it any more.
+ */
+static int kevent_lane_await(struct kevent_naio *t, bool killable)
 {
 	struct kevent_lane *lane = t->lane;
+	int ret = 0;
 
-	wait_var_event(&lane->current_one, READ_ONCE(lane->current_one) != t);
+	if (killable)
+		ret = wait_var_event_killable(&lane->current_one,
+					      READ_ONCE(lane->current_one) != t);
+	else
+		wait_var_event(&lane->current_one,
+			       READ_ONCE(lane->current_one) != t);
 	spin_lock_irq(&lane->lock);
+	if (lane->current_one != t) {
+		ret = 0;
+	} else {
+		t->cancelled = false;
+		t->held = false;
+	}
 	spin_unlock_irq(&lane->lock);
+	return ret ? -EINTR : 0;
 }
 
 /**
  * kevent_lane_leave - take a transfer off its lane; may sleep
  * @t:		the transfer, queued or not any more; not current by the caller
+ * @killable:	not longer than until a fatal signal comes
  *
- * When this returns nobody but the caller touches it or its memory.
+ * When this returns 0 nobody but the caller touches it or its memory.
+ *
+ * Return: 0, or -EINTR where it is as it was
  */
-void kevent_lane_leave(struct kevent_naio *t)
+int kevent_lane_leave(struct kevent_naio *t, bool killable)
 {
 	struct kevent_lane *lane = t->lane;
 	bool current_one, first;
@@ -385,22 +417,25 @@ void kevent_lane_leave(struct kevent_naio *t)
 			kevent_lane_call_locked(lane);
 	}
 	spin_unlock_irq(&lane->lock);
-	if (current_one && !kevent_has_bug(KEVENT_BUG_CANCEL))
-		kevent_lane_await(t);
+	if (!current_one || kevent_has_bug(KEVENT_BUG_CANCEL))
+		return 0;
+	return kevent_lane_await(t, killable);
 }
 
 /**
  * kevent_lane_hold - have a transfer left alone for a moment; may sleep
  * @t:		the transfer
  *
- * When this returns nobody touches its memory until kevent_lane_let_go().
+ * When this returns 0 nobody touches its memory until kevent_lane_let_go().
+ *
+ * Return: 0, or -EINTR for a fatal signal
  */
-void kevent_lane_hold(struct kevent_naio *t)
+int kevent_lane_hold(struct kevent_naio *t)
 {
 	spin_lock_irq(&t->lane->lock);
 	t->held = true;
 	spin_unlock_irq(&t->lane->lock);
-	kevent_lane_await(t);
+	return kevent_lane_await(t, true);
 }
 
 /**
@@ -434,13 +469,13 @@ void kevent_lane_init(struct kevent_lane *lane, struct kevent_end *end)
  */
 void kevent_lane_exit(struct kevent_lane *lane)
 {
-	spin_lock_irq(&kevent_called_lock);
-	list_del_init(&lane->called_node);
-	spin_unlock_irq(&kevent_called_lock);
 	if (cancel_work_sync(&lane->work))
 		atomic_dec(&lane->works);
 	/* it is known to run in one place, and may run in another as well */
 	wait_var_event(&lane->works, !atomic_read(&lane->works));
+	spin_lock_irq(&kevent_called_lock);
+	list_del_init(&lane->called_node);
+	spin_unlock_irq(&kevent_called_lock);
 }
 
 /**

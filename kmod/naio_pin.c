@@ -5,8 +5,10 @@
  *
  * Pages that stay pinned are charged as those that RDMA pins are: to the
  * process, against its RLIMIT_MEMLOCK, before the first of them is pinned.
- * /proc/PID/status shows the sum as VmPin.  Whatever was pinned is unpinned by
- * kevent_unpin(), which forgets it, and nothing else does.
+ * /proc/PID/status shows the sum as VmPin.  They also count for the user, against
+ * the same limit, since a process that forks or executes begins at 0 again.
+ * Whatever was pinned is unpinned by kevent_unpin(), which forgets it, and nothing
+ * else does.
  */
 #include <linux/capability.h>
 #include <linux/mm.h>
@@ -24,16 +26,21 @@
 /* Bytes of another process' memory: what the largest datagram has. */
 #define KEVENT_PIN_REMOTE	SZ_1M
 
-static bool kevent_pin_charge(struct kevent_pin *pin, unsigned long pages)
+static bool kevent_pin_charge(struct kevent_pin *pin,
+			      struct kevent_account *account,
+			      unsigned long pages)
 {
 	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+	unsigned long user = atomic_long_add_return(pages, &account->pinned);
 	struct mm_struct *mm = current->mm;
 
-	if (atomic64_add_return(pages, &mm->pinned_vm) > limit &&
+	if (max_t(u64, atomic64_add_return(pages, &mm->pinned_vm), user) > limit &&
 	    !capable(CAP_IPC_LOCK)) {
 		atomic64_sub(pages, &mm->pinned_vm);
+		atomic_long_sub(pages, &account->pinned);
 		return false;
 	}
+	pin->account = account;
 	/* the process may end before the transfer does */
 	mmgrab(mm);
 	pin->mm = mm;
@@ -45,12 +52,15 @@ static bool kevent_pin_charge(struct kevent_pin *pin, unsigned long pages)
 static int kevent_pin_others(struct mm_struct *mm, unsigned long start,
 			     unsigned long pages, struct page **page)
 {
-	int nr;
+	int nr, locked = 1;
 
 	if (mmap_read_lock_killable(mm))
 		return -EINTR;
-	nr = kevent_pin_user_pages_remote(mm, start, pages, FOLL_WRITE, page);
-	mmap_read_unlock(mm);
+	/* with the lock let go of it waits for a page no longer than we live */
+	nr = kevent_pin_user_pages_remote(mm, start, pages, FOLL_WRITE, page,
+					  &locked);
+	if (locked)
+		mmap_read_unlock(mm);
 	return nr;
 }
 
@@ -118,6 +128,7 @@ unpin:
 /**
  * kevent_pin_user - pin memory of the current process, for as long as it takes
  * @pin:	zeroed; to be let go of by kevent_unpin() also after a failure
+ * @account:	of the user who asked
  * @start:	address
  * @length:	bytes, from 0 to KEVENT_NAIO_MAX
  * @write:	it will be written to
@@ -125,10 +136,11 @@ unpin:
  *
  * Return: 0 or -errno, where nothing is pinned
  */
-int kevent_pin_user(struct kevent_pin *pin, unsigned long start, size_t length,
-		    bool write, struct iov_iter *iter)
+int kevent_pin_user(struct kevent_pin *pin, struct kevent_account *account,
+		    unsigned long start, size_t length, bool write,
+		    struct iov_iter *iter)
 {
-	if (!kevent_pin_charge(pin, kevent_pin_pages(start, length)))
+	if (!kevent_pin_charge(pin, account, kevent_pin_pages(start, length)))
 		return -ENOMEM;
 	return kevent_pin_all(pin, start, length, write, iter);
 }
@@ -180,6 +192,8 @@ void kevent_unpin(struct kevent_pin *pin)
 	if (pin->bvec != pin->inline_bvec)
 		kvfree(pin->bvec);
 	atomic64_sub(pin->charged, &pin->mm->pinned_vm);
+	if (pin->account)
+		atomic_long_sub(pin->charged, &pin->account->pinned);
 	mmdrop(pin->mm);
 	*pin = (struct kevent_pin){};
 }

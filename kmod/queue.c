@@ -655,10 +655,9 @@ int kevent_remove(struct kevent_user *user, struct kevent_request *req)
 	k = kevent_find(user, req->type, req->ident, target.object);
 	if (!k)
 		goto unlock;
-	if (ops->cancel)
-		ops->cancel(k, req);
-	kevent_destroy(k);
-	ret = 0;
+	ret = ops->cancel ? ops->cancel(k, req) : 0;
+	if (!ret)
+		kevent_destroy(k);
 unlock:
 	mutex_unlock(&user->mutex);
 put:

@@ -188,7 +188,7 @@ static u32 kevent_socket_poll(struct kevent *k, struct kevent_event *event)
 	if (event)
 		event->data = kevent_socket_data(sock->sk, events,
 						 READ_ONCE(k->flags));
-	fput(file);
+	kevent_put_file(file);
 	return events;
 }
 

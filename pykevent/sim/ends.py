@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 from pykevent.sim import syscalls
 from pykevent.sim.client import Borrowed, Process
 from pykevent.sim.lanes import Lane
+from pykevent.sim.movers import Movers
 
 if TYPE_CHECKING:
-    from pykevent.sim.clocks import Alarm
+    from pykevent.sim.clocks import Alarm, Clocks
     from pykevent.sim.registration import Registration
     from pykevent.sim.system import System
 
@@ -32,7 +33,9 @@ _PLACES = 8
 _LOOK = 10_000_000
 """Nanoseconds between looks at a socket whose close nothing tells of."""
 _AGAIN = [10_000_000 << turn for turn in range(7)]
-"""And from one look for a socket that is out of reach to the next."""
+"""And from one search for a socket that is out of reach to the next."""
+_SHARE = 20
+"""Searches take no more than this part of the time, whoever wants them."""
 
 
 class Reach:
@@ -59,7 +62,7 @@ class End:
 
     def __init__(self, system: System, inode: int) -> None:
         self._system = system
-        self._inode = inode
+        self.inode = inode
         self.lanes = Lane(self), Lane(self)
         self.users = 0
         """Transfers that refer to it.  Under the lock of the table."""
@@ -68,8 +71,9 @@ class End:
         """Of coming and going."""
         self._registration: Registration | None = None
         self._places: dict[tuple[int, int], None] = {}
-        self._looking = self._later = False
-        self._turns = 0
+        self._looking = False
+        self.searches = 0
+        """That have not found it, since it was last in reach."""
 
     # Coming and going
 
@@ -99,7 +103,7 @@ class End:
         with self._lock:
             if self._registration is not None:
                 return
-            self._registration = self._system.files.register(borrowed, _MASK, False, self._active)
+            self._registration = self._system.files.register(borrowed, _MASK, False, self.active)
             self._system.closes.watch(self, borrowed)
 
     def unhook(self) -> None:
@@ -109,8 +113,15 @@ class End:
             self._system.closes.unwatch(self)
             registration.end(self.borrow)
         self._registration = None
+        self._system.ends.search.forget(self)
 
-    def _active(self) -> None:
+    @property
+    def hooked(self) -> bool:
+        """Whether the socket calls."""
+        return self._registration is not None
+
+    def active(self) -> None:
+        """Have the first of each lane looked at."""
         for lane in self.lanes:
             lane.kick()
 
@@ -127,7 +138,7 @@ class End:
             return True
         if not self.closed():
             return False
-        self._active()
+        self.active()
         return True
 
     def look_for_close(self, look: bool) -> None:
@@ -157,18 +168,26 @@ class End:
 
     def borrow(self) -> Borrowed | None:
         """The socket, for a moment, from where it was last, or from whoever has it."""
+        borrowed = self._borrow_known()
+        if borrowed is None and not self.closed() and self._system.ends.search.now(self):
+            borrowed = self._borrow_known()
+        return borrowed
+
+    def _borrow_known(self) -> Borrowed | None:
         for place in reversed(list(self._places)):
             borrowed = self._borrow_at(*place)
             if borrowed is not None:
                 return borrowed
-        if self.closed():
-            return None
-        for place in _holders(self._inode):
-            borrowed = self._borrow_at(*place)
-            if borrowed is not None:
-                self.found_at(borrowed)
-                return borrowed
         return None
+
+    def search_at(self, pid: int, number: int) -> bool:
+        """Whether the socket is there, and can be reached there."""
+        borrowed = self._borrow_at(pid, number)
+        if borrowed is None:
+            return False
+        self.found_at(borrowed)
+        borrowed.close()
+        return True
 
     def _borrow_at(self, pid: int, number: int) -> Borrowed | None:
         registration = self._registration
@@ -184,29 +203,118 @@ class End:
             return None
         borrowed = Borrowed(fd, process, number, self._system.clients.own_device)
         if registration.same(os.getpid(), fd):
-            self._turns = 0
+            self.searches = 0
             return borrowed
         borrowed.close()
         return None
 
     def try_later(self) -> None:
         """The socket is open and out of reach: on its way between processes, perhaps."""
-
-        def again(alarm: Alarm) -> None:
-            self._later = False
-            self._active()
-
-        if not self._later:
-            self._later = True
-            turn = self._turns
-            self._turns = min(turn + 1, len(_AGAIN) - 1)
-            when = time.monotonic_ns() + _AGAIN[turn]
-            self._system.clocks.set(time.CLOCK_MONOTONIC, when, again)
+        self._system.ends.search.want(self)
 
 
-def _holders(inode: int) -> Iterator[tuple[int, int]]:
-    """The processes that have a socket, as far as we may look, and its numbers there."""
-    wanted = f"socket:[{inode}]"
+class Search:
+    """The search for sockets that are out of reach: one for all of them.
+
+    It looks through all that is open anywhere, so it is not begun again before it has rested.
+    """
+
+    def __init__(self, clocks: Clocks) -> None:
+        self._clocks = clocks
+        self._threads = Movers()
+        self._lock = threading.Lock()
+        self._wanted: dict[End, int] = {}
+        """And from when on they are to be searched for again."""
+        self._searching = False
+        self._rested = 0
+        self._alarm: Alarm | None = None
+
+    def want(self, end: End) -> None:
+        """Have an end active once its socket was found, or is closed."""
+        with self._lock:
+            self._arm(self._wanted.setdefault(end, time.monotonic_ns()))
+
+    def forget(self, end: End) -> None:
+        """Nobody wants its socket any more."""
+        with self._lock:
+            self._wanted.pop(end, None)
+
+    def now(self, end: End) -> bool:
+        """Search at once for an end that was not searched for yet; whether it may be in reach."""
+        with self._lock:
+            # A search that is being made, or was made a moment ago, is as good.
+            if self._searching or end.searches or time.monotonic_ns() < self._rested:
+                return False
+            self._wanted.setdefault(end, 0)
+            self._searching = True
+        self._search()
+        return end not in self._wanted
+
+    def _arm(self, due: int) -> None:
+        """Under the lock: have a search made."""
+        due = max(due, self._rested)
+        if self._searching or (self._alarm is not None and self._alarm.expires <= due):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._clocks.set(time.CLOCK_MONOTONIC, due, self._expired)
+
+    def _expired(self, alarm: Alarm) -> None:
+        with self._lock:
+            if self._alarm is alarm:
+                self._alarm = None
+            if self._searching or not self._wanted:
+                return
+            if time.monotonic_ns() < self._rested:
+                self._arm(self._rested)
+                return
+            self._searching = True
+        self._threads.start(self._search)
+
+    def _search(self) -> None:
+        begun = time.monotonic_ns()
+        with self._lock:
+            wanted = list(self._wanted)
+        served: list[End] = []
+        try:
+            served = _in_reach(wanted)
+        finally:
+            now = time.monotonic_ns()
+            with self._lock:
+                self._searching = False
+                self._rested = now + max(_AGAIN[0], _SHARE * (now - begun))
+                for end in served:
+                    self._wanted.pop(end, None)
+                for end in wanted:
+                    if self._wanted.get(end, now) < now:
+                        self._wanted[end] = now + _AGAIN[min(end.searches, len(_AGAIN) - 1)]
+                        end.searches += 1
+                if self._wanted:
+                    self._arm(min(self._wanted.values()))
+        for end in served:
+            end.active()
+
+
+def _in_reach(wanted: list[End]) -> list[End]:
+    """Those whose socket is found where we may reach it, or is closed, or not needed any more."""
+    served = [end for end in wanted if end.closed() or not end.hooked]
+    missing: dict[str, list[End]] = {}
+    for end in set(wanted).difference(served):
+        missing.setdefault(f"socket:[{end.inode}]", []).append(end)
+    for link, pid, number in _links():
+        if not missing:
+            break
+        for end in missing.get(link, ()):
+            if end.search_at(pid, number):
+                served.append(end)
+                missing[link] = [other for other in missing[link] if other is not end]
+        if link in missing and not missing[link]:
+            del missing[link]
+    return served
+
+
+def _links() -> Iterator[tuple[str, int, int]]:
+    """What processes have open, as far as we may look, and its numbers there."""
     for pid in os.listdir("/proc"):
         if not pid.isdigit() or int(pid) == os.getpid():
             continue
@@ -216,8 +324,7 @@ def _holders(inode: int) -> Iterator[tuple[int, int]]:
             continue
         for number in numbers:
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/fd/{number}") == wanted:
-                    yield int(pid), int(number)
+                yield os.readlink(f"/proc/{pid}/fd/{number}"), int(pid), int(number)
 
 
 class Ends:
@@ -225,6 +332,7 @@ class Ends:
 
     def __init__(self, system: System) -> None:
         self._system = system
+        self.search = Search(system.clocks)
         self._lock = threading.Lock()
         self._ends: dict[int, End] = {}
 

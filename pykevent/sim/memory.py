@@ -4,7 +4,7 @@
 While a client is in the middle of the call that asks for a transfer, its memory is read and written
 as by process_vm_readv(2), which respects its protection.  A transfer that waits has to meet the
 same memory later, whatever the process has become by then: /proc/PID/mem, once opened, is that of
-the program that ran at the time, and empty when that has gone.
+the program that ran at the time, and empty when that has gone.  /proc/PID/maps is the same.
 
 Nothing is pinned.  Pages are counted against RLIMIT_MEMLOCK as if they were.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import platform
 import threading
@@ -32,6 +33,8 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 _CAP_IPC_LOCK = 14
 _END = (1 << 47) - PAGE if platform.machine() == "x86_64" else 1 << 48
 """Where no memory of a process is, with the usual tables of pages."""
+_MAPS = 1 << 16
+"""Bytes of the maps that are read at once."""
 
 
 class Space(Protocol):
@@ -86,13 +89,20 @@ class Caller:
 
 
 class Memory:
-    """The memory that a process had when this was opened."""
+    """The memory that a process had when this was opened, in the middle of a call.
+
+    It may be slow to look at: whoever makes it wait waits, and no other process.
+    """
 
     def __init__(self, process: Process) -> None:
         self.process = process
         self.users = 0
         self.pages = 0
         """That are counted."""
+        self._maps = -1
+        self._lock = threading.Lock()
+        """Of what has a position in the maps."""
+        self._program = _program(process.pid)
         try:
             self._fd = os.open(f"/proc/{process.pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -104,6 +114,25 @@ class Memory:
     def close(self) -> None:
         """Nobody needs it any more."""
         os.close(self._fd)
+        if self._maps >= 0:
+            os.close(self._maps)
+
+    def keep_maps(self) -> None:
+        """Its protection is wanted later; its process is in the middle of a call."""
+        with self._lock:
+            if self._maps >= 0:
+                return
+            try:
+                self._maps = os.open(f"/proc/{self.process.pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise _refused(self.process.pid, error) from None
+
+    def current(self) -> bool:
+        """Whether it is that of its process, which is in the middle of a call.
+
+        Somebody may have kept the memory of a program that has made room for another.
+        """
+        return self._program == _program(self.process.pid) and not self.ended()
 
     def ended(self) -> bool:
         """Whether the program has."""
@@ -132,13 +161,38 @@ class Memory:
             raise RefusedError(errno.EFAULT)
         return written
 
+    def writable(self, address: int, size: int) -> bool:
+        """Whether the protection of all of it allows that now."""
+        after = address + size
+        rest, position = b"", 0
+        with self._lock:
+            while address < after:
+                try:
+                    data = os.pread(self._maps, _MAPS, position)
+                except OSError:
+                    return False
+                if not data:
+                    return False
+                position += len(data)
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    bounds, rights = line.split(maxsplit=2)[:2]
+                    begins, ends = (int(bound, 16) for bound in bounds.split(b"-"))
+                    if ends <= address:
+                        continue
+                    if begins > address or rights[1:2] != b"w":
+                        return False
+                    address = ends
+                    if address >= after:
+                        break
+        return True
+
 
 class Current:
     """The memory of a process that may be in the middle of a call, or not exist any more."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._caller = Caller(memory.process.pid)
 
     def read(self, address: int, size: int) -> bytes:
         """What is there."""
@@ -146,10 +200,9 @@ class Current:
 
     def write(self, address: int, data: bytes) -> int:
         """Write all, or nothing where the protection does not allow it now."""
-        if self._memory.ended():
+        # The process itself is not touched: it may be another program by now, one with privileges.
+        if not self._memory.writable(address, len(data)):
             raise RefusedError(errno.EFAULT)
-        # Should another program take its place now, what is there stays there.
-        self._caller.check(address, len(data), True)
         return self._memory.write(address, data)
 
 
@@ -158,25 +211,55 @@ class Memories:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        """Under it no process is looked at: one that likes may have us wait."""
         self._memories: dict[Process, Memory] = {}
 
     def charge(self, process: Process, tid: int, pages: int) -> Memory:
         """Count pages of memory that is needed later; ENOMEM past the limit of who asks."""
+        memory = self._get(process)
+        try:
+            if pages and not self._count(memory, pages, _room(process.pid)):
+                if not has_capability(tid, _CAP_IPC_LOCK):
+                    raise RefusedError(errno.ENOMEM)
+                self._count(memory, pages, math.inf)
+        except BaseException:
+            self.uncharge(memory, 0)
+            raise
+        return memory
+
+    def _get(self, process: Process) -> Memory:
+        """The memory of who is in the middle of a call, with one user more."""
+        with self._lock:
+            known = self._memories.get(process)
+            if known is not None:
+                known.users += 1
+        if known is not None:
+            current = False
+            try:
+                current = known.current()
+            finally:
+                if not current:
+                    self.uncharge(known, 0)
+            if current:
+                return known
+        fresh = Memory(process)
         with self._lock:
             memory = self._memories.get(process)
-            if memory is None or memory.ended():
-                memory = Memory(process)
-            try:
-                if pages:
-                    _check_limit(memory.pages + pages, process.pid, tid)
-            except BaseException:
-                if not memory.users:
-                    memory.close()
-                raise
-            self._memories[process] = memory
+            # Another thread of it may have been faster.
+            if memory is None or memory is known:
+                memory = self._memories[process] = fresh
             memory.users += 1
-            memory.pages += pages
-            return memory
+        if memory is not fresh:
+            fresh.close()
+        return memory
+
+    def _count(self, memory: Memory, pages: int, room: float) -> bool:
+        """Count them, if they fit."""
+        with self._lock:
+            fits = memory.pages + pages <= room
+            if fits:
+                memory.pages += pages
+            return fits
 
     def uncharge(self, memory: Memory, pages: int) -> None:
         """They are not needed any more."""
@@ -187,14 +270,25 @@ class Memories:
                 return
             if self._memories.get(memory.process) is memory:
                 del self._memories[memory.process]
-            memory.close()
+        memory.close()
 
 
-def _check_limit(pages: int, pid: int, tid: int) -> None:
-    """ENOMEM where a process may not have so many pages pinned, besides those that others did."""
+def _room(pid: int) -> float:
+    """How many pages a process may have pinned, besides those that others did."""
     most, _ = limits_of(pid, "Max locked memory")
-    if (pages + _pinned(pid)) * PAGE > most and not has_capability(tid, _CAP_IPC_LOCK):
-        raise RefusedError(errno.ENOMEM)
+    return most // PAGE - _pinned(pid)
+
+
+def _program(pid: int) -> bytes:
+    """What the kernel has told the program of a process, which no two runs are told alike.
+
+    Among it is where the program is in memory.
+    """
+    try:
+        with open(f"/proc/{pid}/auxv", "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _refused(pid, error) from None
 
 
 def _pinned(pid: int) -> int:

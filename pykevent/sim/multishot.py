@@ -65,7 +65,13 @@ class MultishotKevent(Transfer):
 
     def _aim(self, request: Request, client: Client) -> None:
         memories, old = self.user.system.memories, self._memory
-        self._memory = memories.charge(client.process, client.tid, 0)
+        memory = memories.charge(client.process, client.tid, 0)
+        try:
+            memory.keep_maps()
+        except BaseException:
+            memories.uncharge(memory, 0)
+            raise
+        self._memory = memory
         if old is not None:
             memories.uncharge(old, 0)
         self._address, self._length = request.param0, request.param1

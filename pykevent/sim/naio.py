@@ -96,8 +96,8 @@ class NaioKevent(Transfer):
         self._space = self._memory
 
     def let_go(self) -> None:
-        """Its memory is not needed any more."""
-        self._space = None
+        """Its memory is not needed any more, nor its process."""
+        self._space = self._sender = None
         memory, self._memory = self._memory, None
         if memory is not None:
             self.user.system.memories.uncharge(memory, self._pages)

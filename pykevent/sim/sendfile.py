@@ -18,7 +18,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pykevent.abi import SENDFILE, SENDFILE_ALL, SENDFILE_EXTRA
-from pykevent.sim.client import INT_MAX, KEVENT, Client
+from pykevent.sim import syscalls
+from pykevent.sim.client import INT_MAX, KEVENT, Borrowed, Client
 from pykevent.sim.kevent import ONESHOT, RefusedError, Request
 from pykevent.sim.lanes import BLOCKED, ENDED, MORE, Lane
 from pykevent.sim.memory import Caller, check_range
@@ -36,6 +37,15 @@ _PIECES = 16
 _LATER = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL)
 """What a read says that does not wait, where it would have to, or cannot promise not to."""
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_VIEWS = {
+    0x9FA0: "proc",
+    0x62656572: "sysfs",
+    0x27E0EB: "cgroup",
+    0x63677270: "cgroup2",
+    0x64626720: "debugfs",
+    0x74726163: "tracefs",
+}
+"""File systems, as statfs(2) has them, whose files are what the kernel shows whoever reads."""
 
 
 def check_sendfile(request: Request) -> None:
@@ -156,12 +166,24 @@ class SendfileKevent(Transfer):
                 raise RefusedError(errno.EBADF)
             if not stat.S_ISREG(borrowed.stat.st_mode) or borrowed.kind == KEVENT:
                 raise RefusedError(errno.EINVAL)
+            if self._is_view(borrowed):
+                raise RefusedError(errno.EINVAL)
             self.user.system.descriptors.check()
             self.user.account.charge_pin(client.process.pid)
         except BaseException:
             borrowed.close()
             raise
         self._file = HeldFile(borrowed.fd, self.user.account)
+
+    def _is_view(self, borrowed: Borrowed) -> bool:
+        """Whether a file would be another one, or tell more, if we read it."""
+        if os.major(borrowed.stat.st_dev):
+            return False  # a disk has it
+        # Where that is seen, no server of FUSE is asked, who might not answer.
+        kind = self.user.system.mounted_as(borrowed)
+        if kind is not None and kind.startswith("fuse"):
+            return False
+        return syscalls.file_system(borrowed.fd) in _VIEWS
 
     def let_go(self) -> None:
         """The file is not needed any more."""

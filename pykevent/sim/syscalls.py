@@ -120,6 +120,13 @@ def identity(path: bytes, fd: int = -1) -> tuple[tuple[int, int], int]:
     return (os.makedev(major, minor), number), names
 
 
+def file_system(fd: int) -> int:
+    """Which kind of file system a file is on; its server is asked, if it has one."""
+    status = ctypes.create_string_buffer(256)
+    _check(_libc.fstatfs(fd, status))
+    return ctypes.c_ulong.from_buffer(status).value
+
+
 def inotify_init() -> int:
     """A new inotify instance, which does not block."""
     return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))

@@ -178,16 +178,24 @@ class System:
     @staticmethod
     def is_fuse(borrowed: Borrowed) -> bool:
         """Whether to look at a file would be to wait for another FUSE server."""
+        kind = System.mounted_as(borrowed)
+        if kind is not None:
+            return kind.startswith("fuse")
+        # Files of the kernel's own are mounted nowhere; others have been unmounted.
+        link = os.readlink(f"/proc/self/fd/{borrowed.fd}")
+        return not link.startswith(("anon_inode:", "/memfd:"))
+
+    @staticmethod
+    def mounted_as(borrowed: Borrowed) -> str | None:
+        """What kind of file system a file is on, where we or its owner see that mounted."""
         with open(f"/proc/self/fdinfo/{borrowed.fd}") as file:
             mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
         for process in ("self", borrowed.process.pid):
             with open(f"/proc/{process}/mountinfo") as file:
                 for line in file:
                     if line.split()[0] == mount:
-                        return line.partition(" - ")[2].split()[0].startswith("fuse")
-        # Files of the kernel's own are mounted nowhere; others have been unmounted.
-        link = os.readlink(f"/proc/self/fd/{borrowed.fd}")
-        return not link.startswith(("anon_inode:", "/memfd:"))
+                        return line.partition(" - ")[2].split()[0]
+        return None
 
 
 def _watched_by(epoll: int) -> list[tuple[int, int]]:

@@ -306,8 +306,9 @@ static bool file_says(const char *path, const char *word)
  */
 static void check_guest(void)
 {
-	if (file_says("/proc/cpuinfo", " erms"))
-		FAIL("this CPU copies with rep movsb: -cpu max,-erms");
+	if (file_says("/proc/cpuinfo", " erms") ||
+	    file_says("/proc/cpuinfo", " fsrm"))
+		FAIL("this CPU copies by rep movsb: -cpu max,-erms");
 	if (!file_says("/proc/cmdline", "init_on_alloc=0"))
 		FAIL("pages are zeroed in advance: init_on_alloc=0");
 }

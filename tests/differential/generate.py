@@ -317,7 +317,7 @@ def _itself(step: Step) -> Step:
 def _transfer(draw: Draw) -> Request:
     """An ADD of a transfer, nearly always one that makes sense."""
     send = _chance(draw, 30)
-    fd = draw(pick((104, 105) if send else (100, 100, 101, 102, 103, 104, 105, 105)))
+    fd = draw(pick((100, 101, 104, 104, 105) if send else (100, 100, 101, 102, 103, 104, 105, 105)))
     events = int(NaioEvents.SEND if send else NaioEvents.RECV)
     flags = draw(pick((0, 0, 0, int(Flags.ONESHOT))))
     if not send and _chance(draw, 40):
@@ -348,7 +348,11 @@ def _transfer_step(draw: Draw) -> Step:
     choice = draw(numbers(0, 99))
     if choice < 35:
         count = draw(pick((1, 1, 1, 2, 3)))
-        return Step("add", queue, tuple(_transfer(draw) for _ in range(count)))
+        wanted = [_transfer(draw) for _ in range(count)]
+        # One that sends is not made beside others.
+        if any(request.events == NaioEvents.SEND for request in wanted):
+            del wanted[1:]
+        return Step("add", queue, tuple(wanted))
     if choice < 45:
         count = draw(pick((1, 1, 2)))
         gone = tuple(

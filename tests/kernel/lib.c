@@ -423,6 +423,33 @@ void wait_until_asleep(pid_t tid, long nr)
 	}
 }
 
+static char task_state(pid_t tid)
+{
+	char path[64], text[256] = "", *name_end;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	file = fopen(path, "re");
+	if (!file)
+		FAIL("%s: %s", path, strerror(errno));
+	(void)!fgets(text, sizeof(text), file);
+	fclose(file);
+	name_end = strrchr(text, ')');
+	return name_end && name_end[1] ? name_end[2] : '\0';
+}
+
+bool comes_into_state(pid_t tid, char state, uint64_t limit)
+{
+	uint64_t end = now_ns() + limit;
+
+	while (task_state(tid) != state) {
+		if (now_ns() > end)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
 pid_t child_start(void (*fn)(void *), void *arg)
 {
 	pid_t pid = (pid_t)SYS(fork());

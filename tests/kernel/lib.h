@@ -142,6 +142,8 @@ void *thread_join(pthread_t thread);
 pid_t thread_id(void);
 /* Until the thread, or process, @tid sleeps inside system call @nr. */
 void wait_until_asleep(pid_t tid, long nr);
+/* The same of its @state in /proc/PID/stat: false where that does not come within @limit ns. */
+bool comes_into_state(pid_t tid, char state, uint64_t limit);
 /* Runs @fn in a child that ends with 0 unless a check failed there. */
 pid_t child_start(void (*fn)(void *), void *arg);
 void child_join(pid_t pid);
@@ -153,6 +155,34 @@ void *shared_memory(size_t size);
 char *two_pages(void);
 /* Room for @size bytes, at most a page, right behind which is nothing. */
 void *before_nothing(size_t size);
+
+/* A page that is missing: who touches it is stuck until the test lets it come. */
+struct slow_page {
+	char *at;		/* memory that is there lies before it */
+	int uffd;
+};
+
+void slow_page_new(struct slow_page *slow);
+/* Until somebody has touched it. */
+void slow_page_wait(const struct slow_page *slow);
+void slow_page_come(const struct slow_page *slow);
+/* The copy fails instead: there is a page no more, as far as it can see. */
+void slow_page_fail(const struct slow_page *slow);
+
+/* A WAIT that gets stuck writing its result. */
+struct slow_wait {
+	int q;
+	struct slow_page page;
+	unsigned int before;	/* records that have room before the page */
+	struct kevent_wait *head;
+	int ret;
+};
+
+/* The header, and @before records, end where a missing page begins. */
+void slow_wait_prepare(struct slow_wait *s, uint32_t max);
+/* Of a thread. */
+void *slow_wait_run(void *arg);
+struct kevent_event *slow_wait_events(const struct slow_wait *s);
 
 /* Pages of the whole machine that are pinned: false where they are not counted. */
 bool pins(long long *pinned);

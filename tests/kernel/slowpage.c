@@ -9,112 +9,30 @@
 #include "lib.h"
 
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-struct stuck {
-	int q;
-	int uffd;
-	char *page;		/* the missing one */
-	unsigned int before;	/* records that have room before it */
-	struct kevent_wait *head;
-	int ret;
-};
-
-static int userfaultfd_new(void)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-
-	if (uffd < 0)
-		test_skip("no userfaultfd: %s", strerror(errno));
-	SYS(ioctl(uffd, UFFDIO_API, &api));
-	return uffd;
-}
-
-/* The header, and so many records, end where the missing page begins. */
-static void prepare(struct stuck *s, uint32_t max)
-{
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	char *mem = two_pages();
-
-	s->uffd = userfaultfd_new();
-	s->page = mem + PAGE;
-	s->head = (struct kevent_wait *)
-		  ((struct kevent_event *)s->page - s->before) - 1;
-	*s->head = (struct kevent_wait){
-		.min = 1, .max = max, .timeout = FOREVER,
-		.clock = CLOCK_MONOTONIC,
-	};
-	reg.range.start = (uintptr_t)s->page;
-	reg.range.len = PAGE;
-	SYS(ioctl(s->uffd, UFFDIO_REGISTER, &reg));
-}
-
-static void *wait_on_missing_page(void *arg)
-{
-	struct stuck *s = arg;
-
-	s->ret = ioctl(s->q, KEVENT_IOC_WAIT(s->head->max), s->head);
-	if (s->ret < 0)
-		s->ret = -errno;
-	return NULL;
-}
-
-/* Until the copy of the result has met the missing page. */
-static void wait_until_stuck(struct stuck *s)
-{
-	struct uffd_msg msg;
-
-	CHECK_EQ(SYS(read(s->uffd, &msg, sizeof(msg))), sizeof(msg));
-	CHECK_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
-	CHECK_EQ(msg.arg.pagefault.address & ~(PAGE - 1), (uintptr_t)s->page);
-}
-
-static void let_go(struct stuck *s)
-{
-	struct uffdio_zeropage zero = {
-		.range = { .start = (uintptr_t)s->page, .len = PAGE },
-	};
-
-	SYS(ioctl(s->uffd, UFFDIO_ZEROPAGE, &zero));
-}
-
-/* The copy fails instead: there is a page no more, as far as it can see. */
-static void let_fault(struct stuck *s)
-{
-	struct uffdio_range range = {
-		.start = (uintptr_t)s->page, .len = PAGE,
-	};
-
-	SYS(mprotect(s->page, PAGE, PROT_NONE));
-	SYS(ioctl(s->uffd, UFFDIO_WAKE, &range));
-}
 
 static void changes_do_not_wait_for_a_wait_that_is_stuck(void)
 {
-	struct stuck s = { .q = queue_open() };
+	struct slow_wait s = { .q = queue_open() };
 	struct kevent_event *ev;
 	pthread_t thread;
 	int fd[2];
 
 	need_feature(s.q, KEVENT_FEATURE_USER);
 	need_feature(s.q, KEVENT_FEATURE_SOCKET);
-	prepare(&s, 2);
+	slow_wait_prepare(&s, 2);
 	unix_pair(fd);
 	CHECK_EQ(add_user(s.q, 1, KEVENT_ONESHOT, 11), 0);
 	CHECK_EQ(add_user(s.q, 2, 0, 22), 0);
-	thread = thread_start(wait_on_missing_page, &s);
+	thread = thread_start(slow_wait_run, &s);
 	CHECK_EQ(post(s.q, 1, 5), 0);
-	wait_until_stuck(&s);
+	slow_page_wait(&s.page);
 
 	CHECK_EQ(add_user(s.q, 3, 0, 33), 0);
 	CHECK_EQ(modify(s.q, KEVENT_USER, 3, KEVENT_USER_POSTED,
@@ -125,10 +43,10 @@ static void changes_do_not_wait_for_a_wait_that_is_stuck(void)
 	CHECK_EQ(remove_kevent(s.q, KEVENT_USER, 2, 0), 0);
 	CHECK(queue_info(s.q).kevents <= 1);
 
-	let_go(&s);
+	slow_page_come(&s.page);
 	thread_join(thread);
 	CHECK_EQ(s.ret, 1);
-	ev = (struct kevent_event *)(s.head + 1);
+	ev = slow_wait_events(&s);
 	CHECK_EQ(ev->cookie, 11);
 	CHECK_EQ(ev->data, 5);
 	CHECK_EQ(ev->flags, KEVENT_EVENT_LAST);
@@ -139,7 +57,7 @@ static void changes_do_not_wait_for_a_wait_that_is_stuck(void)
 /* What is being copied may be changed, closed and removed meanwhile. */
 static void an_event_under_way_may_lose_its_kevent(void)
 {
-	struct stuck s = { .q = queue_open() };
+	struct slow_wait s = { .q = queue_open() };
 	struct kevent_event *ev;
 	pthread_t thread;
 	int fd[2], how;
@@ -149,13 +67,13 @@ static void an_event_under_way_may_lose_its_kevent(void)
 		uint32_t flags = how & 1 ? KEVENT_ONESHOT : 0;
 		int ret;
 
-		prepare(&s, 2);
+		slow_wait_prepare(&s, 2);
 		unix_pair(fd);
 		CHECK_EQ(add(s.q, KEVENT_SOCKET, fd[0], KEVENT_SOCKET_RECV,
 			     flags, 7), 0);
-		thread = thread_start(wait_on_missing_page, &s);
+		thread = thread_start(slow_wait_run, &s);
 		CHECK_EQ(SYS(write(fd[1], "x", 1)), 1);
-		wait_until_stuck(&s);
+		slow_page_wait(&s.page);
 		if (how < 2) {
 			ret = remove_kevent(s.q, KEVENT_SOCKET, fd[0], 0);
 			CHECK(!ret || ret == -ENOENT);
@@ -166,10 +84,10 @@ static void an_event_under_way_may_lose_its_kevent(void)
 				     KEVENT_SOCKET_SEND, KEVENT_DISABLED, 8);
 			CHECK(!ret || ret == -ENOENT);
 		}
-		let_go(&s);
+		slow_page_come(&s.page);
 		thread_join(thread);
 		/* It was on its way: it arrives, or was taken back. */
-		ev = (struct kevent_event *)(s.head + 1);
+		ev = slow_wait_events(&s);
 		if (s.ret == 1)
 			CHECK_EQ(ev->cookie, 7);
 		else
@@ -177,7 +95,7 @@ static void an_event_under_way_may_lose_its_kevent(void)
 		check_silent(s.q);
 		close(fd[0]);
 		close(fd[1]);
-		close(s.uffd);
+		close(s.page.uffd);
 		remove_kevent(s.q, KEVENT_SOCKET, fd[0], KEVENT_STALE);
 	}
 }
@@ -188,7 +106,7 @@ static void an_event_under_way_may_lose_its_kevent(void)
  */
 static void a_transfer_under_way_is_removed_and_delivered(void)
 {
-	struct stuck s = { .q = queue_open() };
+	struct slow_wait s = { .q = queue_open() };
 	static char buffer[8];
 	struct kevent_event *ev;
 	pthread_t thread;
@@ -202,7 +120,7 @@ static void a_transfer_under_way_is_removed_and_delivered(void)
 		} arg = { .head.count = 1 };
 		bool fails = how & 1, row = how & 2;
 
-		prepare(&s, 2);
+		slow_wait_prepare(&s, 2);
 		unix_pair(fd);
 		arg.req = request(KEVENT_NAIO, 1, KEVENT_NAIO_RECV,
 				  row ? KEVENT_MULTISHOT : 0, 7);
@@ -210,9 +128,9 @@ static void a_transfer_under_way_is_removed_and_delivered(void)
 		arg.req.param[1] = sizeof(buffer);
 		arg.req.param[2] = (uint64_t)fd[0];
 		CHECK_EQ(change(s.q, KEVENT_IOC_NR_ADD, arg.req), 0);
-		thread = thread_start(wait_on_missing_page, &s);
+		thread = thread_start(slow_wait_run, &s);
 		CHECK_EQ(SYS(write(fd[1], "hello", 5)), 5);
-		wait_until_stuck(&s);
+		slow_page_wait(&s.page);
 		arg.req = request(KEVENT_NAIO, 1, 0, 0, 0);
 		CHECK_EQ(SYS(ioctl(s.q, KEVENT_IOC_REMOVE(1), &arg)), 1);
 		CHECK_EQ(arg.req.param[0], 5);
@@ -220,11 +138,11 @@ static void a_transfer_under_way_is_removed_and_delivered(void)
 		CHECK(!memcmp(buffer, "hello", 5));
 		CHECK_EQ(remove_kevent(s.q, KEVENT_NAIO, 1, 0), -ENOENT);
 		if (fails)
-			let_fault(&s);
+			slow_page_fail(&s.page);
 		else
-			let_go(&s);
+			slow_page_come(&s.page);
 		thread_join(thread);
-		ev = (struct kevent_event *)(s.head + 1);
+		ev = slow_wait_events(&s);
 		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
 		if (!fails) {
 			CHECK_EQ(ev->cookie, 7);
@@ -236,7 +154,7 @@ static void a_transfer_under_way_is_removed_and_delivered(void)
 		CHECK_EQ(queue_info(s.q).kevents, 0);
 		close(fd[0]);
 		close(fd[1]);
-		close(s.uffd);
+		close(s.page.uffd);
 	}
 }
 
@@ -246,7 +164,7 @@ static void a_transfer_under_way_is_removed_and_delivered(void)
  */
 static void a_modified_kevent_is_delivered_once_or_as_it_is_then(void)
 {
-	struct stuck s = { .q = queue_open() };
+	struct slow_wait s = { .q = queue_open() };
 	struct kevent_event ev[2];
 	struct kevent_request later;
 	pthread_t thread;
@@ -255,17 +173,17 @@ static void a_modified_kevent_is_delivered_once_or_as_it_is_then(void)
 	need_feature(s.q, KEVENT_FEATURE_USER);
 	need_feature(s.q, KEVENT_FEATURE_TIMER);
 	for (fails = 0; fails < 2; fails++) {
-		prepare(&s, 2);
+		slow_wait_prepare(&s, 2);
 		CHECK_EQ(add_user(s.q, 1, 0, 1), 0);
-		thread = thread_start(wait_on_missing_page, &s);
+		thread = thread_start(slow_wait_run, &s);
 		CHECK_EQ(post(s.q, 1, 5), 0);
-		wait_until_stuck(&s);
+		slow_page_wait(&s.page);
 		CHECK_EQ(modify(s.q, KEVENT_USER, 1, KEVENT_USER_POSTED, 0, 2),
 			 0);
 		if (fails)
-			let_fault(&s);
+			slow_page_fail(&s.page);
 		else
-			let_go(&s);
+			slow_page_come(&s.page);
 		thread_join(thread);
 		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
 		if (fails) {
@@ -276,23 +194,23 @@ static void a_modified_kevent_is_delivered_once_or_as_it_is_then(void)
 		}
 		check_silent(s.q);
 		CHECK_EQ(remove_kevent(s.q, KEVENT_USER, 1, 0), 0);
-		close(s.uffd);
+		close(s.page.uffd);
 
-		prepare(&s, 2);
+		slow_wait_prepare(&s, 2);
 		CHECK_EQ(add_timer(s.q, 1, 0, 0, 0, 1), 0);
-		thread = thread_start(wait_on_missing_page, &s);
-		wait_until_stuck(&s);
+		thread = thread_start(slow_wait_run, &s);
+		slow_page_wait(&s.page);
 		later = timer_request(1, 3600 * NSEC_PER_SEC, 0, 0, 2);
 		CHECK_EQ(change(s.q, KEVENT_IOC_NR_MODIFY, later), 0);
 		if (fails)
-			let_fault(&s);
+			slow_page_fail(&s.page);
 		else
-			let_go(&s);
+			slow_page_come(&s.page);
 		thread_join(thread);
 		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
 		check_silent(s.q);
 		CHECK_EQ(remove_kevent(s.q, KEVENT_TIMER, 1, 0), 0);
-		close(s.uffd);
+		close(s.page.uffd);
 	}
 }
 
@@ -302,23 +220,23 @@ static void a_modified_kevent_is_delivered_once_or_as_it_is_then(void)
  */
 static void a_posting_to_a_oneshot_under_way_is_refused_not_lost(void)
 {
-	struct stuck s = { .q = queue_open() };
+	struct slow_wait s = { .q = queue_open() };
 	struct kevent_event ev[2], *first;
 	pthread_t thread;
 	int fails;
 
 	need_feature(s.q, KEVENT_FEATURE_USER);
 	for (fails = 0; fails < 2; fails++) {
-		prepare(&s, 2);
+		slow_wait_prepare(&s, 2);
 		CHECK_EQ(add_user(s.q, 1, KEVENT_ONESHOT, 1), 0);
-		thread = thread_start(wait_on_missing_page, &s);
+		thread = thread_start(slow_wait_run, &s);
 		CHECK_EQ(post(s.q, 1, 5), 0);
-		wait_until_stuck(&s);
+		slow_page_wait(&s.page);
 		CHECK_EQ(post(s.q, 1, 6), -ENOENT);
 		if (fails)
-			let_fault(&s);
+			slow_page_fail(&s.page);
 		else
-			let_go(&s);
+			slow_page_come(&s.page);
 		thread_join(thread);
 		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
 		if (fails) {
@@ -328,38 +246,38 @@ static void a_posting_to_a_oneshot_under_way_is_refused_not_lost(void)
 			CHECK_EQ(ev[0].count, 2);
 			CHECK_EQ(ev[0].data, 7);
 		} else {
-			first = (struct kevent_event *)(s.head + 1);
+			first = slow_wait_events(&s);
 			CHECK_EQ(first->count, 1);
 			CHECK_EQ(first->data, 5);
 		}
 		check_silent(s.q);
 		CHECK_EQ(post(s.q, 1, 8), -ENOENT);
-		close(s.uffd);
+		close(s.page.uffd);
 	}
 }
 
 static void other_events_go_to_other_waiters_meanwhile(void)
 {
-	struct stuck s = { .q = queue_open() };
+	struct slow_wait s = { .q = queue_open() };
 	struct kevent_event ev[2];
 	pthread_t thread;
 	int i, seen = 0;
 
 	need_feature(s.q, KEVENT_FEATURE_USER);
-	prepare(&s, 1);
+	slow_wait_prepare(&s, 1);
 	CHECK_EQ(add_user(s.q, 1, KEVENT_ONESHOT, 1), 0);
 	CHECK_EQ(add_user(s.q, 2, KEVENT_ONESHOT, 2), 0);
-	thread = thread_start(wait_on_missing_page, &s);
+	thread = thread_start(slow_wait_run, &s);
 	CHECK_EQ(post(s.q, 1, 0), 0);
-	wait_until_stuck(&s);
+	slow_page_wait(&s.page);
 	CHECK_EQ(post(s.q, 2, 0), 0);
 	/* Its max is 1, so the second event is nobody's yet. */
 	CHECK_EQ(wait_events(s.q, ev, 2, 1, 5 * NSEC_PER_SEC), 1);
 	CHECK_EQ(ev[0].cookie, 2);
-	let_go(&s);
+	slow_page_come(&s.page);
 	thread_join(thread);
 	CHECK_EQ(s.ret, 1);
-	seen = (int)((struct kevent_event *)(s.head + 1))->cookie;
+	seen = (int)slow_wait_events(&s)->cookie;
 	CHECK_EQ(seen, 1);
 	for (i = 1; i <= 2; i++)
 		CHECK_EQ(post(s.q, i, 0), -ENOENT);
@@ -374,12 +292,12 @@ struct dying {
 static void get_stuck_for_good(void *arg)
 {
 	struct dying *d = arg;
-	struct stuck s = { .q = d->q, .before = d->before };
+	struct slow_wait s = { .q = d->q, .before = d->before };
 	pthread_t thread;
 
-	prepare(&s, 2);
-	thread = thread_start(wait_on_missing_page, &s);
-	wait_until_stuck(&s);
+	slow_wait_prepare(&s, 2);
+	thread = thread_start(slow_wait_run, &s);
+	slow_page_wait(&s.page);
 	CHECK_EQ(SYS(write(d->tell, "x", 1)), 1);
 	thread_join(thread);
 }
@@ -428,7 +346,7 @@ static void a_waiter_killed_in_the_middle_of_its_copy_loses_nothing(void)
 
 /* Somebody who reads from a socket that others have as well. */
 struct reader {
-	struct stuck stuck;
+	struct slow_page slow;
 	int fd;
 };
 
@@ -436,7 +354,7 @@ static void *read_to_missing_page(void *arg)
 {
 	struct reader *r = arg;
 
-	CHECK_EQ(SYS(recv(r->fd, r->stuck.page, 100, 0)), 100);
+	CHECK_EQ(SYS(recv(r->fd, r->slow.at, 100, 0)), 100);
 	return NULL;
 }
 
@@ -464,24 +382,24 @@ static void bytes_are_counted_while_somebody_reads(void)
 		else
 			SYS(socketpair(AF_UNIX, types[i] | SOCK_CLOEXEC, 0, fd));
 		r.fd = fd[0];
-		prepare(&r.stuck, 1);
+		slow_page_new(&r.slow);
 		/* two, for the first is the reader's before it has it all */
 		CHECK_EQ(SYS(write(fd[1], data, sizeof(data))), sizeof(data));
 		CHECK_EQ(SYS(write(fd[1], data, sizeof(data))), sizeof(data));
 		CHECK_EQ(add(q, KEVENT_SOCKET, (uint64_t)fd[0],
 			     KEVENT_SOCKET_RECV, KEVENT_BYTES, 1), 0);
 		thread = thread_start(read_to_missing_page, &r);
-		wait_until_stuck(&r.stuck);
+		slow_page_wait(&r.slow);
 		CHECK_EQ(SYS(poll(&pfd, 1, 0)), 1);
 		CHECK_EQ(wait_events(q, &ev, 1, 1, 0), 1);
 		CHECK(ev.data == 100 || ev.data == 200);
-		let_go(&r.stuck);
+		slow_page_come(&r.slow);
 		thread_join(thread);
 		CHECK_EQ(wait_events(q, &ev, 1, 1, 0), 1);
 		CHECK_EQ(ev.data, 100);
 		close(fd[0]);
 		close(fd[1]);
-		close(r.stuck.uffd);
+		close(r.slow.uffd);
 		check_silent(q);
 	}
 }

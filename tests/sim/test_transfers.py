@@ -9,13 +9,17 @@ import fcntl
 import mmap
 import os
 import platform
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 import pytest
 from runner.simulator import Simulator, mounted
@@ -23,7 +27,10 @@ from runner.simulator import Simulator, mounted
 import pykevent
 from pykevent import EventType, Flags, NaioEvents, Queue, abi, mounts
 from pykevent.sim import client, lanes, memory, syscalls
+from pykevent.sim import ends as ends_
+from pykevent.sim.account import Limits
 from pykevent.sim.kevent import RefusedError
+from pykevent.sim.system import System
 from pykevent.transfers import Exported
 from tests.conformance.support import (
     InThread,
@@ -32,15 +39,18 @@ from tests.conformance.support import (
     eventually,
     now,
     one,
+    refused,
     soon,
     tcp_pair,
 )
 from tests.conformance.test_naio_send import MUCH, narrow, receive
+from tests.sim.test_hostile import CLONE_NEWNS, MS_PRIVATE, MS_REC, unshare
 from tests.sim.test_missing import refuses
 from tests.sim.test_robust import descriptors
 
 PAGE = mmap.PAGESIZE
 SO_PEEK_OFF = 42
+_MNT_DETACH = 2
 Pair = tuple[socket.socket, socket.socket]
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -161,6 +171,132 @@ def test_files_that_were_sent_are_not_held(simulator: Simulator, queue: Queue, t
 # Where the socket is
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="to mount takes root")
+def test_a_file_that_is_what_the_kernel_shows_is_refused_wherever_it_is_mounted(
+    queue: Queue, shared: int, place: Path, tcp: Pair
+) -> None:
+    (place / "proc").mkdir()
+    (reader, writer) = os.pipe()
+
+    def asks() -> None:
+        theirs = Queue.fromfd(shared)
+        os.close(writer)
+        os.read(reader, 1)
+        for number in socket.recv_fds(brings, 1, 2)[1]:
+            with refused(errno.EINVAL):
+                ask_to_send(theirs, tcp[0], number)
+
+    carries, brings = socket.socketpair()
+    with carries, brings, child(asks) as process:
+        with child(lambda: send_hidden(carries, place / "proc")) as other:
+            other.finish()
+        os.close(writer)
+        process.finish()
+    os.close(reader)
+    assert queue.info().kevents == 0
+
+
+def send_hidden(carries: socket.socket, folder: Path) -> None:
+    """Send a file of a /proc that only we see, and of one that nobody sees any more."""
+    unshare(CLONE_NEWNS)
+    assert _libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
+    for _ in range(2):
+        assert _libc.mount(b"proc", os.fsencode(folder), b"proc", 0, None) == 0
+    numbers = [os.open(folder / "1/stat", os.O_RDONLY)]
+    assert _libc.umount2(os.fsencode(folder), _MNT_DETACH) == 0
+    numbers.append(os.open(folder / "1/stat", os.O_RDONLY))
+    socket.send_fds(carries, [b"x"], numbers)
+
+
+def test_a_transfer_goes_on_when_a_socket_that_was_on_its_way_has_come(
+    queue: Queue, tcp: Pair
+) -> None:
+    near, far = tcp
+    buffer = bytearray(10)
+    queue.recv_into(near, buffer)
+    carries, brings = socket.socketpair()
+    with carries, brings:
+        socket.send_fds(carries, [b"x"], [near.fileno()])
+        near.close()
+        far.send(b"hello")
+        assert queue.wait(0.1) == []
+        _, (number,), _, _ = socket.recv_fds(brings, 1, 1)
+        assert one(queue).data == 5
+        assert bytes(buffer[:5]) == b"hello"
+        os.close(number)
+
+
+class Sought:
+    """A socket that is out of reach, as far as the search knows it."""
+
+    hooked = True
+    searches = 0
+
+    def __init__(self, inode: int) -> None:
+        self.inode = inode
+        self.calls = 0
+
+    def closed(self) -> bool:
+        """It is not."""
+        return False
+
+    def search_at(self, pid: int, number: int) -> bool:
+        """It is nowhere."""
+        return False
+
+    def active(self) -> None:
+        """It was found."""
+        self.calls += 1
+
+
+def test_one_search_serves_all_sockets_that_are_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searches = []
+    links = ends_._links
+
+    def counts() -> Iterator[tuple[str, int, int]]:
+        searches.append(time.monotonic())
+        return links()
+
+    monkeypatch.setattr(ends_, "_links", counts)
+    search = System(Limits()).ends.search
+    sought = [cast("ends_.End", Sought(number)) for number in range(100)]
+    for end in sought:
+        assert not search.now(end)
+        search.want(end)
+    eventually(lambda: all(end.searches > 2 for end in sought), "all were searched for")
+    # One after 10 ms, after 20 and 40 more, and for those that came a moment later.
+    assert len(searches) < 20
+    for end in sought:
+        search.forget(end)
+
+
+def test_sockets_on_their_way_cost_the_others_little(
+    queue: Queue, stack: ExitStack, simulator_cpu: Callable[[], float]
+) -> None:
+    carries, brings = (stack.enter_context(end) for end in socket.socketpair())
+    pairs = [tcp_pair() for _ in range(200)]
+    for near, far in pairs:
+        stack.enter_context(far)
+        queue.recv_into(near, bytearray(1))
+    for first in range(0, len(pairs), 100):
+        numbers = [near.fileno() for near, _ in pairs[first : first + 100]]
+        socket.send_fds(carries, [b"x"], numbers)
+    for near, far in pairs:
+        near.close()
+        far.send(b"x")
+    before = simulator_cpu()
+    assert queue.wait(3) == []
+    assert simulator_cpu() - before < 0.5
+    received = []
+    for _ in range(len(pairs) // 100):
+        received += socket.recv_fds(brings, 1, 100)[1]
+    assert [event.data for event in soon(queue, len(pairs))] == [1] * len(pairs)
+    for number in received:
+        os.close(number)
+
+
 def test_a_transfer_goes_on_while_a_forked_process_has_the_socket(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
     buffer = bytearray(10)
@@ -250,6 +386,99 @@ def test_memory_of_a_program_that_was_replaced_is_nobodys(
         process.finish()
     os.close(reader)
     assert near.recv(10) == b"hello"
+
+
+NEXT = """
+import sys
+from pykevent import Queue
+import socket
+queue, sock = Queue.fromfd(int(sys.argv[1])), socket.socket(fileno=int(sys.argv[2]))
+if sys.argv[3:]:
+    buffer = bytearray(10)
+    queue.recv_into(sock, buffer)
+    print("asks", flush=True)
+    sys.stdin.readline()
+    print(bytes(buffer[:5]).decode(), flush=True)
+else:
+    print("runs", flush=True)
+sys.stdin.read()
+"""
+"""The program that comes next."""
+_CLONE_VM = 0x100
+
+
+@contextmanager
+def replaced(
+    queue: int, sock: socket.socket, asks: Callable[[], None], *words: str
+) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """A process that asks for something and becomes another program; somebody keeps its memory.
+
+    What that reads, and what it writes.
+    """
+    (reader, to_it), (from_it, writer) = os.pipe(), os.pipe()
+    stack = ctypes.create_string_buffer(1 << 16)
+    arguments = [sys.executable, "-c", NEXT, str(queue), str(sock.fileno()), *words]
+
+    def becomes() -> None:
+        asks()
+        os.close(to_it)
+        os.close(from_it)
+        os.dup2(reader, 0)
+        os.dup2(writer, 1)
+        os.set_inheritable(queue, True)
+        sock.set_inheritable(True)
+        top = ctypes.c_void_p(ctypes.addressof(stack) + len(stack) - 64)
+        keeper = _libc.clone(_libc.pause, top, _CLONE_VM, None)
+        assert keeper > 0, os.strerror(ctypes.get_errno())
+        os.write(1, b"%d\n" % keeper)
+        os.execv(sys.executable, arguments)
+
+    with child(becomes) as process, open(to_it, "wb", 0) as told, open(from_it, "rb") as tells:
+        os.close(reader)
+        os.close(writer)
+        keeper = int(tells.readline())
+        try:
+            yield told, tells
+        finally:
+            told.close()
+            os.kill(keeper, signal.SIGKILL)
+        process.finish()
+
+
+def test_a_multishot_leaves_the_program_alone_that_came_after_who_asked(
+    queue: Queue, shared: int, tcp: Pair
+) -> None:
+    near, far = tcp
+    buffer = Buffer()
+
+    def asks() -> None:
+        Queue.fromfd(os.dup(shared)).add(buffer.recv(near, flags=Flags.MULTISHOT))
+
+    with replaced(shared, near, asks) as (_, tells):
+        assert tells.readline() == b"runs\n"
+        far.send(b"hello")
+        # That memory is as it was, and is received into.
+        event = one(queue)
+        assert (event.error, event.data) == (0, 5)
+        queue.remove(EventType.NAIO, 1)
+
+
+def test_what_asks_is_the_program_that_runs_now(queue: Queue, shared: int, tcp: Pair) -> None:
+    near, far = tcp
+    other, its_peer = tcp_pair()
+    buffer = Buffer()
+
+    def asks() -> None:
+        Queue.fromfd(os.dup(shared)).add(buffer.recv(other, 7))
+
+    with other, its_peer, replaced(shared, near, asks, "asks") as (told, tells):
+        assert tells.readline() == b"asks\n"
+        far.send(b"hello")
+        event = one(queue)
+        assert (event.error, event.data) == (0, 5)
+        told.write(b"\n")
+        assert tells.readline() == b"hello\n"
+        queue.remove(EventType.NAIO, 7)
 
 
 def test_memory_that_is_protected_later_is_received_into_as_on_the_module(
@@ -406,6 +635,49 @@ def hanging(folder: Path) -> Iterator[Path]:
         process.kill()
         process.wait()
         mounts.unmount(str(folder))
+
+
+def stuck(pid: int) -> int:
+    """How many threads of a process wait and do not hear signals."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return [stat.read_text().rpartition(")")[2].split()[0] for stat in stats].count("D")
+
+
+def test_a_process_that_nobody_can_look_at_keeps_only_itself_waiting(place: Path) -> None:
+    (first, tell_first), (second, tell_second) = os.pipe(), os.pipe()
+    hung = place / "hangs/file"
+
+    def closes() -> None:
+        """Look at a page that does not come, and have another wait to change what is mapped."""
+        os.read(first, 1)
+        with open(hung, "rb") as file:
+            slow = mmap.mmap(file.fileno(), PAGE, mmap.MAP_PRIVATE, mmap.PROT_READ)
+        at, itself = Exported(slow, writable=False).address, os.open("/proc/self/mem", os.O_RDONLY)
+
+        def changes() -> None:
+            os.read(second, 1)
+            mmap.mmap(-1, 64 * PAGE)
+
+        threading.Thread(target=changes, daemon=True).start()
+        os.pread(itself, 1, at)
+
+    memories = memory.Memories()
+    mine = client.Process(os.getpid(), os.pidfd_open(os.getpid()))
+    with child(closes) as process:
+        theirs = client.Process(process.pid, os.pidfd_open(process.pid))
+        memories.charge(theirs, process.pid, 1)
+        with hanging(hung.parent):
+            os.write(tell_first, b"x")
+            eventually(lambda: stuck(process.pid) == 1, "it looks")
+            os.write(tell_second, b"x")
+            eventually(lambda: stuck(process.pid) == 2, "it is closed to all")
+            asking = InThread(lambda: memories.charge(theirs, process.pid, 1))
+            eventually(lambda: stuck(os.getpid()) == 1, "somebody looks at it")
+            memories.charge(mine, os.getpid(), 1)
+            assert asking.running
+        asking.result()
+    for fd in (first, tell_first, second, tell_second):
+        os.close(fd)
 
 
 def test_a_file_that_does_not_come_keeps_nobody_waiting(

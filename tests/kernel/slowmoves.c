@@ -1,0 +1,610 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Receives that are stuck, and those behind them in the same socket: memory is
+ * missing, or somebody keeps the socket locked, until the test lets go.
+ *
+ *	thread --- WAIT, send ---> q, socket	stuck, by a page that is missing
+ *	main   --- MODIFY, REMOVE, close, poll ---> q, socket	must not be
+ */
+#include "lib.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define NOBODY	65534
+
+/* It has its number as cookie. */
+static struct kevent_request receive(uint64_t ident, void *buffer,
+				     size_t length, int fd, uint32_t flags)
+{
+	struct kevent_request req = request(KEVENT_NAIO, ident,
+					    KEVENT_NAIO_RECV, flags, ident);
+
+	req.param[0] = (uintptr_t)buffer;
+	req.param[1] = length;
+	req.param[2] = (uint64_t)fd;
+	return req;
+}
+
+static int add_receive(int q, uint64_t ident, void *buffer, size_t length,
+		       int fd, uint32_t flags)
+{
+	return change(q, KEVENT_IOC_NR_ADD,
+		      receive(ident, buffer, length, fd, flags));
+}
+
+static void check_received(const struct kevent_event *ev, uint64_t cookie,
+			   uint64_t bytes)
+{
+	CHECK_EQ(ev->type, KEVENT_NAIO);
+	CHECK_EQ(ev->cookie, cookie);
+	CHECK_EQ(ev->data, bytes);
+	CHECK(!(ev->flags & KEVENT_EVENT_ERROR));
+}
+
+static void check_broken(const struct kevent_event *ev, uint64_t cookie)
+{
+	CHECK_EQ(ev->type, KEVENT_NAIO);
+	CHECK_EQ(ev->cookie, cookie);
+	CHECK_EQ(ev->data, 0);
+	CHECK_EQ(ev->count, ECANCELED);
+	CHECK_EQ(ev->flags, KEVENT_EVENT_ERROR | KEVENT_EVENT_BROKEN |
+		 KEVENT_EVENT_LAST);
+}
+
+static void wait_for_ready(int q, uint64_t want)
+{
+	uint64_t end = now_ns() + PATIENCE;
+
+	while (queue_info(q).ready < want) {
+		if (now_ns() > end)
+			FAIL("only %llu are ready",
+			     (unsigned long long)queue_info(q).ready);
+		sched_yield();
+	}
+}
+
+static bool readable(int fd, uint64_t limit)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+	return SYS(poll(&pfd, 1, (int)(limit / NSEC_PER_MSEC))) == 1;
+}
+
+static int unread(int fd)
+{
+	int bytes;
+
+	SYS(ioctl(fd, FIONREAD, &bytes));
+	return bytes;
+}
+
+static void write_one(int fd)
+{
+	CHECK_EQ(SYS(write(fd, "x", 1)), 1);
+}
+
+/*
+ *	thread --- WAIT ---> q	in the middle of copying what was received
+ *	main   --- close ---> the socket
+ */
+static void a_close_under_an_event_on_its_way_is_told_after_it(void)
+{
+	struct slow_wait s = { .q = queue_open() };
+	static char buffer[100];
+	int how;
+
+	need_feature(s.q, KEVENT_FEATURE_NAIO);
+	for (how = 0; how < 4; how++) {
+		uint32_t mode = how & 1 ? KEVENT_DISPATCH : 0;
+		bool fails = how & 2;
+		struct kevent_event ev, *first = &ev;
+		pthread_t thread;
+		int fd[2];
+
+		test_context("mode %#x, copy %s", mode, fails ? "fails" : "succeeds");
+		slow_wait_prepare(&s, 2);
+		tcp_pair(fd);
+		CHECK_EQ(add_receive(s.q, 1, buffer, sizeof(buffer), fd[0],
+				     KEVENT_MULTISHOT | mode), 0);
+		thread = thread_start(slow_wait_run, &s);
+		write_one(fd[1]);
+		slow_page_wait(&s.page);
+		SYS(close(fd[0]));
+		if (fails)
+			slow_page_fail(&s.page);
+		else
+			slow_page_come(&s.page);
+		thread_join(thread);
+		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
+		if (fails)
+			CHECK_EQ(wait_events(s.q, &ev, 1, 1, PATIENCE), 1);
+		else
+			first = slow_wait_events(&s);
+		check_received(first, 1, 1);
+		CHECK_EQ(first->flags, 0);
+		CHECK_EQ(wait_events(s.q, &ev, 1, 1, PATIENCE), 1);
+		check_broken(&ev, 1);
+		check_silent(s.q);
+		CHECK_EQ(queue_info(s.q).kevents, 0);
+		close(fd[1]);
+		close(s.page.uffd);
+	}
+}
+
+struct waiter {
+	int q;
+	_Atomic pid_t tid;
+	struct kevent_event ev[2];
+	int ret;
+};
+
+static void *wait_for_events(void *arg)
+{
+	struct waiter *w = arg;
+
+	w->tid = thread_id();
+	w->ret = wait_events(w->q, w->ev, 2, 1, PATIENCE);
+	return NULL;
+}
+
+static void wait_until_it_waits(const struct waiter *w)
+{
+	while (!w->tid)
+		sched_yield();
+	wait_until_asleep(w->tid, SYS_ioctl);
+}
+
+/*
+ * The WAIT has both to report, and is stuck in receiving for the first when the
+ * second is given other memory.
+ */
+static void memory_of_before_a_modify_is_left_alone(void)
+{
+	static char old[100], new[100];
+	struct waiter w = { .q = queue_open() };
+	struct kevent_request req;
+	struct slow_page slow;
+	int a[2], b[2], nr;
+	pthread_t thread;
+
+	need_feature(w.q, KEVENT_FEATURE_NAIO);
+	slow_page_new(&slow);
+	tcp_pair(a);
+	tcp_pair(b);
+	CHECK_EQ(add_receive(w.q, 1, slow.at, 100, a[0], KEVENT_MULTISHOT), 0);
+	CHECK_EQ(add_receive(w.q, 2, old, 100, b[0], KEVENT_MULTISHOT), 0);
+	write_one(a[1]);
+	wait_for_ready(w.q, 1);
+	write_one(b[1]);
+	wait_for_ready(w.q, 2);
+	thread = thread_start(wait_for_events, &w);
+	slow_page_wait(&slow);
+	req = receive(2, new, 100, b[0], KEVENT_MULTISHOT);
+	req.cookie = 3;
+	CHECK_EQ(change(w.q, KEVENT_IOC_NR_MODIFY, req), 0);
+	CHECK_EQ(old[0], 0);
+	slow_page_come(&slow);
+	thread_join(thread);
+	CHECK(w.ret >= 1);
+	check_received(&w.ev[0], 1, 1);
+	CHECK_EQ(slow.at[0], 'x');
+	nr = w.ret;
+	if (nr == 1)
+		nr += wait_events(w.q, &w.ev[1], 1, 1, PATIENCE);
+	CHECK_EQ(nr, 2);
+	check_received(&w.ev[1], 3, 1);
+	CHECK_EQ(new[0], 'x');
+	CHECK_EQ(old[0], 0);
+	check_silent(w.q);
+}
+
+/* Keeps a socket locked. */
+struct sender {
+	int fd;
+	struct slow_page slow;
+};
+
+static void *send_missing_byte(void *arg)
+{
+	struct sender *s = arg;
+
+	CHECK_EQ(SYS(send(s->fd, s->slow.at, 1, 0)), 1);
+	return NULL;
+}
+
+static pthread_t sender_start(struct sender *s, int fd)
+{
+	pthread_t thread;
+
+	s->fd = fd;
+	slow_page_new(&s->slow);
+	thread = thread_start(send_missing_byte, s);
+	slow_page_wait(&s->slow);
+	return thread;
+}
+
+static void sender_end(struct sender *s, pthread_t thread)
+{
+	slow_page_come(&s->slow);
+	thread_join(thread);
+	close(s->slow.uffd);
+}
+
+/*
+ *	sender --- send ---> fd		in the middle of copying, with its lock
+ *	waiter --- WAIT ---> q		goes for that lock
+ *	main   --- close ---> fd	and the last who used it was the waiter
+ */
+static void a_waiter_that_is_the_last_to_use_a_socket_closes_it(void)
+{
+	unsigned int round, total = rounds(10), met = 0;
+	static char buffer[2][50];
+
+	for (round = 0; round < total; round++) {
+		struct waiter w = { .q = queue_open() };
+		struct sender s;
+		pthread_t sender, waiter;
+		int fd[2];
+		char byte;
+
+		test_context("round %u", round);
+		need_feature(w.q, KEVENT_FEATURE_NAIO);
+		tcp_pair(fd);
+		CHECK_EQ(add_receive(w.q, 1, buffer[0], 50, fd[0], 0), 0);
+		CHECK_EQ(add_receive(w.q, 2, buffer[1], 50, fd[0], 0), 0);
+		sender = sender_start(&s, fd[0]);
+		waiter = thread_start(wait_for_events, &w);
+		wait_until_it_waits(&w);
+		/* now it is the second one's turn */
+		CHECK_EQ(remove_kevent(w.q, KEVENT_NAIO, 1, 0), 0);
+		/* unless the kernel's own thread was quicker */
+		met += comes_into_state(w.tid, 'D', NSEC_PER_SEC);
+		SYS(close(fd[0]));
+		sender_end(&s, sender);
+		CHECK_EQ(SYS(read(fd[1], &byte, 1)), 1);
+		/* it is closed while the waiter goes on waiting */
+		CHECK(readable(fd[1], PATIENCE / 2));
+		CHECK_EQ(SYS(read(fd[1], &byte, 1)), 0);
+		thread_join(waiter);
+		CHECK_EQ(w.ret, 1);
+		check_broken(&w.ev[0], 2);
+		check_silent(w.q);
+		close(fd[1]);
+		close(w.q);
+	}
+	dprintf(STDERR_FILENO, "the waiter met the lock in %u of %u rounds\n",
+		met, total);
+	CHECK(met);
+}
+
+struct changer {
+	int q;
+	unsigned int nr;
+	struct kevent_request req;
+};
+
+static void change_stuck(void *arg)
+{
+	struct changer *c = arg;
+
+	FAIL("a change of what is stuck returned %d",
+	     change(c->q, c->nr, c->req));
+}
+
+/*
+ *	waiter --- WAIT ---> q			stuck in receiving
+ *	child  --- REMOVE, MODIFY ---> q	waits for that, and is killed
+ */
+static void who_waits_for_a_receive_to_let_go_can_be_killed(void)
+{
+	static const unsigned int nrs[] = {
+		KEVENT_IOC_NR_REMOVE, KEVENT_IOC_NR_MODIFY,
+	};
+	static char other[100];
+	struct waiter w = { .q = queue_open() };
+	unsigned int i;
+
+	need_feature(w.q, KEVENT_FEATURE_NAIO);
+	for (i = 0; i < ARRAY_SIZE(nrs); i++) {
+		struct changer c = { .q = w.q, .nr = nrs[i] };
+		struct slow_page slow;
+		pthread_t thread;
+		pid_t child;
+		int fd[2];
+
+		test_context("change %u", nrs[i]);
+		slow_page_new(&slow);
+		tcp_pair(fd);
+		CHECK_EQ(add_receive(w.q, 1, slow.at, 100, fd[0],
+				     KEVENT_MULTISHOT), 0);
+		write_one(fd[1]);
+		thread = thread_start(wait_for_events, &w);
+		slow_page_wait(&slow);
+		if (nrs[i] == KEVENT_IOC_NR_REMOVE)
+			c.req = request(KEVENT_NAIO, 1, 0, 0, 0);
+		else
+			c.req = receive(1, other, sizeof(other), fd[0],
+					KEVENT_MULTISHOT);
+		child = child_start(change_stuck, &c);
+		wait_until_asleep(child, SYS_ioctl);
+		child_kill(child);
+		slow_page_come(&slow);
+		thread_join(thread);
+		CHECK_EQ(w.ret, 1);
+		check_received(&w.ev[0], 1, 1);
+		CHECK_EQ(slow.at[0], 'x');
+		/* and it is as if nobody had wanted to change it */
+		write_one(fd[1]);
+		CHECK_EQ(wait_events(w.q, w.ev, 1, 1, PATIENCE), 1);
+		check_received(&w.ev[0], 1, 1);
+		CHECK_EQ(other[0], 0);
+		CHECK_EQ(remove_kevent(w.q, KEVENT_NAIO, 1, 0), 0);
+		check_silent(w.q);
+		close(fd[0]);
+		close(fd[1]);
+		close(slow.uffd);
+	}
+}
+
+static void who_polls_a_queue_leaves_the_bytes_in_the_socket(void)
+{
+	static char buffer[100];
+	int q = queue_open(), i, fd[2];
+	struct kevent_event ev;
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	tcp_pair(fd);
+	CHECK_EQ(add_receive(q, 1, buffer, sizeof(buffer), fd[0],
+			     KEVENT_MULTISHOT), 0);
+	CHECK(!readable(q, 0));
+	CHECK_EQ(SYS(write(fd[1], "hello", 5)), 5);
+	for (i = 0; i < 3; i++) {
+		CHECK(readable(q, PATIENCE));
+		CHECK_EQ(unread(fd[0]), 5);
+		CHECK_EQ(buffer[0], 0);
+	}
+	/* and looks again each time */
+	CHECK_EQ(SYS(read(fd[0], buffer, sizeof(buffer))), 5);
+	CHECK(!readable(q, 0));
+	memset(buffer, 0, sizeof(buffer));
+	CHECK_EQ(SYS(write(fd[1], "again", 5)), 5);
+	CHECK(readable(q, PATIENCE));
+	CHECK_EQ(unread(fd[0]), 5);
+	CHECK_EQ(wait_events(q, &ev, 1, 1, 0), 1);
+	check_received(&ev, 1, 5);
+	CHECK(!memcmp(buffer, "again", 5));
+	CHECK_EQ(unread(fd[0]), 0);
+	CHECK(!readable(q, 0));
+}
+
+/*
+ *	sender --- send ---> fd		in the middle of copying, with its lock
+ *	main   --- poll ---> q		has something to ask that socket
+ */
+static void who_polls_a_queue_does_not_wait_for_a_locked_socket(void)
+{
+	static char buffer[2][50];
+	int q = queue_open(), fd[2];
+	struct kevent_event ev;
+	struct sender s;
+	pthread_t thread;
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	tcp_pair(fd);
+	CHECK_EQ(add_receive(q, 1, buffer[0], 50, fd[0], 0), 0);
+	CHECK_EQ(add_receive(q, 2, buffer[1], 50, fd[0], KEVENT_MULTISHOT), 0);
+	thread = sender_start(&s, fd[0]);
+	CHECK_EQ(remove_kevent(q, KEVENT_NAIO, 1, 0), 0);
+	/* it has become the first, so it is to be asked */
+	CHECK_EQ(queue_info(q).ready, 1);
+	CHECK(!readable(q, 0));
+	sender_end(&s, thread);
+	CHECK(!readable(q, 0));
+	write_one(fd[1]);
+	CHECK(readable(q, PATIENCE));
+	CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
+	check_received(&ev, 2, 1);
+}
+
+/* REMOVE says that nothing was moved. */
+static void cancel(int q, uint64_t ident)
+{
+	struct {
+		struct kevent_batch head;
+		struct kevent_request req;
+	} arg = { .head.count = 1,
+		  .req = request(KEVENT_NAIO, ident, 0, 0, 0) };
+
+	CHECK_EQ(SYS(ioctl(q, KEVENT_IOC_REMOVE(1), &arg)), 1);
+	CHECK_EQ(arg.req.param[0], 0);
+	CHECK_EQ(arg.req.param[1], ECANCELED);
+}
+
+static void a_multishot_that_is_removed_gives_way_to_the_next(void)
+{
+	static char row[100], one[100];
+	struct kevent_event ev;
+	int q = queue_open(), how;
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	for (how = 0; how < 4; how++) {
+		bool before = how & 1, disabled = how & 2;
+		int fd[2];
+
+		test_context("bytes %s the REMOVE, multishot %s",
+			     before ? "before" : "after",
+			     disabled ? "disabled" : "enabled");
+		tcp_pair(fd);
+		memset(one, 0, sizeof(one));
+		CHECK_EQ(add_receive(q, 1, row, sizeof(row), fd[0],
+				     KEVENT_MULTISHOT |
+				     (disabled ? KEVENT_DISABLED : 0)), 0);
+		CHECK_EQ(add_receive(q, 2, one, sizeof(one), fd[0], 0), 0);
+		if (before) {
+			CHECK_EQ(SYS(write(fd[1], "hello", 5)), 5);
+			CHECK(readable(fd[0], PATIENCE));
+			CHECK_EQ(unread(fd[0]), 5);
+		}
+		cancel(q, 1);
+		if (!before)
+			CHECK_EQ(SYS(write(fd[1], "hello", 5)), 5);
+		CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
+		check_received(&ev, 2, 5);
+		CHECK_EQ(ev.flags, KEVENT_EVENT_LAST);
+		CHECK(!memcmp(one, "hello", 5));
+		CHECK_EQ(row[0], 0);
+		check_silent(q);
+		CHECK_EQ(queue_info(q).kevents, 0);
+		close(fd[0]);
+		close(fd[1]);
+	}
+}
+
+/* Nobody waits at the multishot's queue. */
+static void a_close_ends_what_is_behind_the_multishot_of_another_queue(void)
+{
+	static char row[100], one[100];
+	int q = queue_open(), other = queue_open(), how;
+	struct kevent_event ev;
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	for (how = 0; how < 4; how++) {
+		bool disabled = how & 1, bytes = how & 2;
+		int fd[2];
+
+		test_context("multishot %s, %s bytes", disabled ? "disabled" :
+			     "enabled", bytes ? "with" : "without");
+		tcp_pair(fd);
+		CHECK_EQ(add_receive(other, 1, row, sizeof(row), fd[0],
+				     KEVENT_MULTISHOT |
+				     (disabled ? KEVENT_DISABLED : 0)), 0);
+		CHECK_EQ(add_receive(q, 2, one, sizeof(one), fd[0], 0), 0);
+		if (bytes) {
+			write_one(fd[1]);
+			CHECK(readable(fd[0], PATIENCE));
+		}
+		SYS(close(fd[0]));
+		CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
+		check_broken(&ev, 2);
+		CHECK_EQ(wait_events(other, &ev, 1, 1, PATIENCE), 1);
+		check_broken(&ev, 1);
+		check_silent(q);
+		check_silent(other);
+		CHECK_EQ(row[0] | one[0], 0);
+		CHECK_EQ(queue_info(other).kevents, 0);
+		close(fd[1]);
+	}
+}
+
+/* Pages that a user may pin, and some of them. */
+#define PAGES	8
+#define MANY	6
+
+/* What is behind the bytes of a socket, in a program that has just begun. */
+struct pinner {
+	int q;
+	int fd;
+	char *mem;
+};
+
+/* Another MANY cannot be pinned, but the rest can, by whatever queue. */
+static void pin_the_rest(void *arg)
+{
+	const struct pinner *p = arg;
+	int q[2] = { p->q, queue_open() };
+	unsigned int i;
+
+	CHECK_EQ(pinned_by(getpid()), 0);
+	for (i = 0; i < ARRAY_SIZE(q); i++) {
+		CHECK_EQ(add_receive(q[i], 2, p->mem, (PAGES - MANY + 1) * PAGE,
+				     p->fd, 0), -ENOMEM);
+		CHECK_EQ(add_receive(q[i], 2, p->mem, (PAGES - MANY) * PAGE,
+				     p->fd, 0), 0);
+		CHECK_EQ(remove_kevent(q[i], KEVENT_NAIO, 2, 0), 0);
+	}
+}
+
+/* The program begins again; this is what it does then. */
+static int begin_again(int q, int fd)
+{
+	struct pinner p = { .q = q, .fd = fd };
+
+	p.mem = aligned_alloc(PAGE, PAGES * PAGE);
+	CHECK(p.mem);
+	pin_the_rest(&p);
+	/* until what was pinned before is let go of */
+	CHECK_EQ(remove_kevent(q, KEVENT_NAIO, 1, 0), 0);
+	CHECK_EQ(add_receive(q, 1, p.mem, PAGES * PAGE, fd, 0), 0);
+	CHECK_EQ(add_receive(q, 2, p.mem, 1, fd, 0), -ENOMEM);
+	return EXIT_SUCCESS;
+}
+
+static void pin_and_execute(void *arg)
+{
+	struct rlimit limit = { PAGES * PAGE, PAGES * PAGE };
+	char number[2][16];
+	struct pinner p;
+	int *fd = arg;
+
+	SYS(setrlimit(RLIMIT_MEMLOCK, &limit));
+	SYS(setgid(NOBODY));
+	SYS(setuid(NOBODY));
+	p.q = queue_open();
+	p.fd = fd[0];
+	p.mem = aligned_alloc(PAGE, PAGES * PAGE);
+	CHECK(p.mem);
+	CHECK_EQ(add_receive(p.q, 1, p.mem, MANY * PAGE, p.fd, 0), 0);
+	CHECK_EQ(pinned_by(getpid()), MANY);
+	child_join(child_start(pin_the_rest, &p));
+	SYS(fcntl(p.q, F_SETFD, 0));
+	SYS(fcntl(p.fd, F_SETFD, 0));
+	snprintf(number[0], sizeof(number[0]), "%d", p.q);
+	snprintf(number[1], sizeof(number[1]), "%d", p.fd);
+	SYS(execl("/proc/self/exe", "slowmoves", "--again", number[0],
+		  number[1], NULL));
+}
+
+static void pages_of_before_a_fork_or_an_execve_count_for_the_user(void)
+{
+	int q = queue_open(), fd[2];
+
+	need_root();
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	need_feature(q, KEVENT_FEATURE_PIN);
+	remember_pins();
+	tcp_pair(fd);
+	/* once more, for the dead give theirs back */
+	child_join(child_start(pin_and_execute, fd));
+	check_pins();
+	child_join(child_start(pin_and_execute, fd));
+	check_pins();
+}
+
+static const struct test_case cases[] = {
+	TEST(a_close_under_an_event_on_its_way_is_told_after_it),
+	TEST(memory_of_before_a_modify_is_left_alone),
+	LONG_TEST(a_waiter_that_is_the_last_to_use_a_socket_closes_it, 120),
+	TEST(who_waits_for_a_receive_to_let_go_can_be_killed),
+	TEST(who_polls_a_queue_leaves_the_bytes_in_the_socket),
+	TEST(who_polls_a_queue_does_not_wait_for_a_locked_socket),
+	TEST(a_multishot_that_is_removed_gives_way_to_the_next),
+	TEST(a_close_ends_what_is_behind_the_multishot_of_another_queue),
+	TEST(pages_of_before_a_fork_or_an_execve_count_for_the_user),
+};
+
+int main(int argc, char **argv)
+{
+	if (argc == 4 && !strcmp(argv[1], "--again"))
+		return begin_again(atoi(argv[2]), atoi(argv[3]));
+	return test_main(argc, argv, cases, ARRAY_SIZE(cases));
+}
