@@ -7,6 +7,7 @@
 #define _KEVENT_COMPAT_H
 
 #include <linux/fs.h>
+#include <linux/fsnotify.h>
 #include <linux/fsnotify_backend.h>
 #include <linux/hrtimer.h>
 #include <linux/mm.h>
@@ -148,13 +149,12 @@ static inline long kevent_unix_readable(struct sock *sk)
  */
 static inline bool kevent_file_asks(const struct file *file)
 {
-#if defined(FMODE_FSNOTIFY_ACCESS_PERM)
-	return FMODE_FSNOTIFY_ACCESS_PERM(file->f_mode);
-#elif defined(FMODE_FSNOTIFY_PERM)
-	return FMODE_FSNOTIFY_PERM(file->f_mode);
-#else
 	const struct inode *inode = file_inode(file);
 
+#ifdef KEVENT_PROBE_FSNOTIFY_PRIO
+	return fsnotify_sb_has_priority_watchers(inode->i_sb,
+						 FSNOTIFY_PRIO_CONTENT);
+#else
 	return ((inode->i_fsnotify_mask | inode->i_sb->s_fsnotify_mask) &
 		FS_ACCESS_PERM) ||
 	       (file->f_path.dentry->d_flags & DCACHE_FSNOTIFY_PARENT_WATCHED);

@@ -97,7 +97,7 @@ struct kevent_copy {
  * @copying:	it is to copy
  * @error:	why it went no further: -errno, or 0
  * @copy:	what it has copied, or NULL
- * @eof:	the file ended where the copy did
+ * @eof:	where the file ended, or -1
  * @pos:	bytes of the file up to here were sent; this and the following are
  *		the transfer's
  * @end:	bytes of the file are sent up to here
@@ -129,7 +129,7 @@ struct kevent_reader {
 	bool copying;
 	int error;
 	struct kevent_copy *copy;
-	bool eof;
+	loff_t eof;
 
 	loff_t pos;
 	loff_t end;
@@ -213,14 +213,14 @@ static int kevent_reader_error(ssize_t ret)
 static void kevent_reader_fill(struct kevent_reader *r)
 {
 	loff_t size = min(i_size_read(file_inode(r->file)), r->end);
-	loff_t end = min(r->from + KEVENT_READER_FILL, size);
-	loff_t ahead = min_t(loff_t, size - r->from, 2 * KEVENT_READER_FILL);
-	loff_t pos = r->from;
+	loff_t left = size - r->from, pos = r->from;
 
-	if (ahead > 0)
-		vfs_fadvise(r->file, r->from, ahead, POSIX_FADV_WILLNEED);
+	if (left > 0)
+		vfs_fadvise(r->file, pos, min_t(loff_t, left, 2 * KEVENT_READER_FILL),
+			    POSIX_FADV_WILLNEED);
+	left = min_t(loff_t, left, KEVENT_READER_FILL);
 	do {
-		size_t step = PAGE_SIZE - offset_in_page(pos);
+		loff_t step = PAGE_SIZE - offset_in_page(pos);
 		ssize_t ret = 1;
 
 		if (pos == r->from || !kevent_reader_has(r, pos))
@@ -232,8 +232,9 @@ static void kevent_reader_fill(struct kevent_reader *r)
 		}
 		/* a file may end where the numbers do */
 		r->to++;
-		if (end - pos <= step)
+		if (left <= step)
 			break;
+		left -= step;
 		pos += step;
 		cond_resched();
 	} while (READ_ONCE(r->transfer));
@@ -271,7 +272,8 @@ static int kevent_copy_read(struct kevent_reader *r, size_t room)
 		ret = vfs_iter_read(r->file, &iter, &pos, 0);
 		if (ret < 0)
 			return copy->length ? 0 : ret;
-		r->eof = !ret;
+		if (!ret)
+			r->eof = pos;
 		copy->length += ret;
 	} while (ret && iov_iter_count(&iter) && READ_ONCE(r->transfer));
 	return 0;
@@ -352,7 +354,7 @@ static void kevent_reader_start(struct kevent_reader *r, loff_t from, bool copy)
 	r->from = from;
 	r->to = from;
 	r->error = 0;
-	r->eof = false;
+	r->eof = -1;
 	r->copying = copy;
 	refcount_inc(&r->refs);
 	kevent_account_hold(account);
@@ -398,6 +400,22 @@ static ssize_t kevent_reader_say(struct kevent_reader *r, struct socket *sock,
 	return ret;
 }
 
+/*
+ * Whether there is a copy of what comes next; any other is let go of.  While it
+ * was made, what it was made for may have been seen in the page cache.
+ */
+static bool kevent_reader_has_copy(struct kevent_reader *r)
+{
+	struct kevent_copy *copy = r->copy;
+
+	if (kevent_reader_reads(r) || !copy)
+		return false;
+	if (copy->at + copy->sent == r->pos && copy->sent < copy->length)
+		return true;
+	kevent_copy_free(r);
+	return false;
+}
+
 /* Sends @length bytes of pages, which begin at @r->pos. */
 static ssize_t kevent_reader_send(struct kevent_reader *r, struct socket *sock,
 				  struct bio_vec *bvec, unsigned int nr,
@@ -436,8 +454,6 @@ static ssize_t kevent_reader_send_copy(struct kevent_reader *r,
 	ret = kevent_reader_send(r, sock, bvec, nr, left);
 	if (ret > 0)
 		copy->sent += ret;
-	if (copy->sent == copy->length)
-		kevent_copy_free(r);
 	return ret;
 }
 
@@ -484,7 +500,7 @@ static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
 
 	folio_batch_init(&batch);
 	filemap_get_folios_contig(r->file->f_mapping, &index,
-				  (min(size, r->end) - 1) >> PAGE_SHIFT, &batch);
+				  (size - 1) >> PAGE_SHIFT, &batch);
 	length = kevent_reader_see(r, &batch, bvec, &nr);
 	if (length)
 		ret = kevent_reader_send(r, sock, bvec, nr, length);
@@ -498,11 +514,10 @@ static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
 /* Has what comes next read in time. */
 static void kevent_reader_look_ahead(struct kevent_reader *r, loff_t size)
 {
-	size = min(size, r->end);
 	if (!r->fills || r->pos + KEVENT_READER_FILL / 2 < r->ahead)
 		return;
 	r->ahead = max(r->ahead, r->pos);
-	if (r->ahead >= size || kevent_reader_reads(r) || r->copy)
+	if (r->ahead >= size || kevent_reader_reads(r))
 		return;
 	if (!kevent_reader_has(r, r->ahead))
 		kevent_reader_start(r, r->ahead, false);
@@ -539,32 +554,38 @@ static ssize_t kevent_reader_miss(struct kevent_reader *r)
 	return -EAGAIN;
 }
 
+/* What the page cache has of the file, or as below; 0 also where that is nothing. */
+static ssize_t kevent_reader_look_up(struct kevent_reader *r,
+				     struct socket *sock, loff_t size)
+{
+	ssize_t ret = r->asks ? kevent_reader_ask(r) : 0;
+
+	if (!ret)
+		ret = kevent_reader_send_cached(r, sock, size);
+	if (ret > 0)
+		kevent_reader_look_ahead(r, size);
+	return ret;
+}
+
 /* Some bytes of the file: how many, 0 where there are no more, or -errno. */
 static ssize_t kevent_reader_move(struct kevent_reader *r, struct socket *sock)
 {
-	loff_t size;
-	ssize_t ret;
+	loff_t size = r->end;
+	ssize_t ret = 0;
 
-	if (r->pos >= r->end)
+	if (r->cached)
+		size = min(size, i_size_read(file_inode(r->file)));
+	if (r->pos >= size)
 		return 0;
-	if (r->cached) {
-		size = i_size_read(file_inode(r->file));
-		if (r->pos >= size)
-			return 0;
-		ret = r->asks ? kevent_reader_ask(r) : 0;
-		if (ret)
-			return ret;
-		ret = kevent_reader_send_cached(r, sock, size);
-		if (ret > 0)
-			kevent_reader_look_ahead(r, size);
-		if (ret)
-			return ret;
-	}
+	if (r->cached && !kevent_reader_has_copy(r))
+		ret = kevent_reader_look_up(r, sock, size);
+	if (ret)
+		return ret;
 	if (kevent_reader_reads(r))
 		return -EAGAIN;
-	if (r->copy && r->copy->length)
+	if (kevent_reader_has_copy(r))
 		return kevent_reader_send_copy(r, sock);
-	if (r->eof)
+	if (r->eof == r->pos)
 		return 0;
 	return kevent_reader_miss(r);
 }
@@ -773,6 +794,7 @@ int kevent_reader_open(struct kevent_naio *t, const void __user *address,
 	r->cred = get_current_cred();
 	r->memcg = get_mem_cgroup_from_mm(current->mm);
 	r->pos = req.offset;
+	r->eof = -1;
 	r->all = req.length == KEVENT_SENDFILE_ALL;
 	r->end = r->all ? S64_MAX : req.offset + req.length;
 	r->prefix = req.prefix;

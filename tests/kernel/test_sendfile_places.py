@@ -35,6 +35,7 @@ AT_ONCE = 10.0
 
 Pair = tuple[socket.socket, socket.socket]
 
+# A file system is unmounted when the queue is closed that holds files of it: tests name it first.
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(
@@ -171,7 +172,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def test_a_file_is_read_from_the_disk(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -188,7 +189,7 @@ def test_a_file_is_read_from_the_disk(
 
 
 def test_a_part_of_the_file_may_be_there(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -204,7 +205,7 @@ def test_a_part_of_the_file_may_be_there(
 
 
 def test_pages_that_are_evicted_meanwhile_are_read_again(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -231,7 +232,7 @@ def test_pages_that_are_evicted_meanwhile_are_read_again(
 
 
 def test_what_comes_next_is_read_while_the_peer_is_slow_and_no_more(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     disk.forget()
@@ -245,7 +246,7 @@ def test_what_comes_next_is_read_while_the_peer_is_slow_and_no_more(
 
 
 def test_the_access_is_dated_as_the_mount_says(
-    queue: Queue, new_pair: Callable[[], Pair], disk: Disk
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     Receiver(far)
@@ -279,7 +280,8 @@ class Served:
             stdout=subprocess.PIPE,
             text=True,
         )
-        eventually(lambda: os.path.ismount(place), "it is mounted")
+        # Python and its modules come slowly where all is emulated.
+        eventually(lambda: os.path.ismount(place), "it is mounted", 100)
 
     def until_read(self, count: int) -> list[str]:
         """The files of which so many reads have begun."""
@@ -313,7 +315,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_a_file_in_user_space_is_sent(
-    queue: Queue, new_pair: Callable[[], Pair], served: Served
+    served: Served, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -329,7 +331,7 @@ def test_a_file_in_user_space_is_sent(
 
 
 def test_a_file_that_cannot_be_read_is_an_error_after_what_could(
-    queue: Queue, new_pair: Callable[[], Pair], served: Served
+    served: Served, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     near, far = new_pair()
     receiver = Receiver(far)
@@ -345,7 +347,7 @@ def test_a_file_that_cannot_be_read_is_an_error_after_what_could(
 
 
 def test_files_that_nobody_reads_hold_up_neither_remove_nor_close(
-    queue: Queue, new_pair: Callable[[], Pair], served: Served
+    served: Served, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     transfers = []
     for number in range(READERS + 4):
@@ -366,7 +368,7 @@ def test_files_that_nobody_reads_hold_up_neither_remove_nor_close(
 
 
 def test_files_that_nobody_reads_hold_up_no_other_that_is_cached(
-    queue: Queue, new_pair: Callable[[], Pair], served: Served
+    served: Served, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
     for number in range(READERS):
         near, _ = new_pair()
@@ -400,7 +402,7 @@ def test_files_that_nobody_reads_hold_up_no_other_that_is_cached(
 
 
 def test_a_file_that_nobody_reads_holds_up_no_process_that_is_killed(
-    new_pair: Callable[[], Pair], served: Served
+    served: Served, new_pair: Callable[[], Pair]
 ) -> None:
     near, _ = new_pair()
 
