@@ -5,6 +5,11 @@
 KERNEL ?= 6.12
 # How long to soak.
 MINUTES ?= 10
+# What check-transfers moves: so many bytes by SEND and RECV, and a file of so many to so many
+# clients by SENDFILE.  Without SEED=... it takes another one each time, and prints it.
+BYTES ?= 10000000000
+FILE_BYTES ?= 1073741824
+CLIENTS ?= 100
 # The kernel that plain "make" and "make install" are for.
 RELEASE ?= $(shell uname -r)
 KDIR ?= /lib/modules/$(RELEASE)/build
@@ -28,7 +33,8 @@ TEST_PROGRAMS := $(patsubst tests/kernel/%.c,build/kernel-tests/%,\
 	$(filter-out $(TEST_LIB),$(wildcard tests/kernel/*.c)))
 TEST_PROGRAMS += $(patsubst %,build/kernel-tests/%-m32,basic request_bits header_bits)
 SOAK_SOURCES := $(wildcard tests/soak/*.c)
-TEST_PROGRAMS += build/kernel-tests/soak
+TRANSFER_SOURCES := $(wildcard tests/transfers/*.c)
+TEST_PROGRAMS += build/kernel-tests/soak build/kernel-tests/integrity
 # Those that need the debug kernel: with what lib*.c of both folders shares.
 DEBUG_LIB := $(wildcard tests/debug/lib*.c)
 DEBUG_PROGRAMS := $(patsubst tests/debug/%.c,build/debug-tests/%,\
@@ -122,6 +128,10 @@ bench: bootstrap ## count instructions in a guest, beside epoll and io_uring; KE
 bench-naio: bootstrap ## count instructions of transfers, beside io_uring and plain calls; KERNEL=...
 	@$(PYTHON) scripts/bench-naio $(KERNEL)
 
+.PHONY: bench-web
+bench-web: bootstrap ## the web server of examples/, beside the same on epoll, by instructions; KERNEL=...
+	@$(PYTHON) scripts/bench-web $(KERNEL)
+
 .PHONY: bench-limits
 bench-limits: bootstrap ## a million kevents in 4 GB: cost, memory, end; KERNEL=...
 	@$(PYTHON) scripts/bench-limits $(KERNEL)
@@ -134,6 +144,22 @@ soak: bootstrap build/kernel-tests/soak ## mixed load with clients killed, in a 
 		--env KEVENT_SOAK_SECONDS=$$(($(MINUTES) * 60)) \
 		--env KEVENT_TEST_LIMIT=$$(($(MINUTES) * 60 + 300)) \
 		-- build/kernel-tests/soak
+
+# A processor that copies byte by byte, and pages that are cleared first, take an emulated
+# machine longest of all.
+TRANSFER_GUEST = $(PYTHON) scripts/guest $(KERNEL) --memory 6G --kernel-args init_on_alloc=0 \
+	--qemu-args="-cpu max,-erms" --env KEVENT_TRANSFER_CLIENTS=$(CLIENTS) \
+	$(if $(filter-out file,$(origin SEED)),--env KEVENT_TEST_SEED=$(SEED))
+
+.PHONY: check-transfers
+check-transfers: bootstrap build/kernel-tests/integrity ## bytes through transfers, each compared, in guests; BYTES=... FILE_BYTES=... CLIENTS=... SEED=... KERNEL=...
+	@$(TRANSFER_GUEST) --timeout 7200 --results build/$(KERNEL)/transfers \
+		--env KEVENT_TRANSFER_BYTES=$(BYTES) --env KEVENT_TRANSFER_FILE=$(FILE_BYTES) \
+		-- tests/transfers/on-disk 3G build/kernel-tests/integrity
+	@$(TRANSFER_GUEST) --timeout 1200 --results build/$(KERNEL)/transfers-pause --icount \
+		--env KEVENT_TRANSFER_FILE=33554432 --env KEVENT_TRANSFER_PAUSE=1000000 \
+		-- tests/transfers/on-disk 1G build/kernel-tests/integrity \
+		a_file_arrives_whole_at_clients_of_all_speeds_and_nobody_waits_for_them
 
 .PHONY: bootstrap
 bootstrap: ## get the packages and the .venv that everything else needs
@@ -166,6 +192,11 @@ build/kernel-tests/soak: $(SOAK_SOURCES) tests/soak/soak.h $(TEST_LIB) tests/ker
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
 	@$(TEST_CC) -o $@ $(SOAK_SOURCES) $(TEST_LIB)
+
+build/kernel-tests/integrity: $(TRANSFER_SOURCES) tests/transfers/transfers.h $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+	@mkdir -p $(@D)
+	@echo "  CC      $@"
+	@$(TEST_CC) -o $@ $(TRANSFER_SOURCES) $(TEST_LIB)
 
 .PHONY: clean
 clean: ## remove what was built

@@ -13,8 +13,8 @@ from runner.common import TREE
 
 FOLDERS = (".ci", ".github", "chardev", "examples", "kmod", "pykevent", "scripts", "tests")
 SCRIPTS = (
-    "bench", "bench-limits", "bench-naio", "build-module", "check-debug", "check-kcsan",
-    "check-module", "check-sim", "fetch-kernel", "fuzz", "guest", "prove-debug",
+    "bench", "bench-limits", "bench-naio", "bench-web", "build-module", "check-debug",
+    "check-kcsan", "check-module", "check-sim", "fetch-kernel", "fuzz", "guest", "prove-debug",
 )  # fmt: skip
 NO_LICENCE_LINE = {".md", ".txt", ".typed"}
 
