@@ -10,6 +10,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define BUFFERS	8U
 
@@ -117,6 +118,20 @@ static void kevent_multishot_round(struct transfer *t)
 	peer_sends(t, 0);
 	do {
 		CHECK(ioctl(t->q, KEVENT_IOC_WAIT(1), &result) == 1);
+		CHECK(!result.ev.flags && result.ev.data);
+		left -= result.ev.data;
+	} while (left);
+}
+
+/* The same by read(2), where no timeout has to be given. */
+static void kevent_read_round(struct transfer *t)
+{
+	size_t left = t->size;
+
+	peer_sends(t, 0);
+	do {
+		CHECK_EQ(read(t->q, &result.ev, sizeof(result.ev)),
+			 sizeof(result.ev));
 		CHECK(!result.ev.flags && result.ev.data);
 		left -= result.ev.data;
 	} while (left);
@@ -266,6 +281,8 @@ const struct way recv_at_hand[] = {
 
 const struct way recv_multishot[] = {
 	{ NAIO_KEVENT, "WAIT", kevent_multishot_start, kevent_multishot_round,
+	  NULL, true },
+	{ NAIO_KEVENT, "read", kevent_multishot_start, kevent_read_round,
 	  NULL, true },
 	{ NAIO_URING, "plain ring", plain_multishot_start,
 	  uring_multishot_round, end_ring, true },
