@@ -173,8 +173,9 @@ struct kevent_target {
  *		after it, either.  0, or -EINTR where nothing has happened.  Under
  *		the queue's mutex, may sleep; may be NULL
  * @release:	frees what @dequeue left for the last claim; may be NULL
- * @advance:	before @poll where a WAIT counts what is ready: does what can be done
- *		about it.  Claimed, no lock held, may sleep; may be NULL
+ * @advance:	instead of @poll where a WAIT counts what is ready: does what can be
+ *		done about it, and says whether there is an event.  Claimed, no
+ *		lock held, may sleep; may be NULL
  * @poll:	what @events hold now, and, where @event is not NULL, its data: a
  *		source whose events are a condition.  Claimed, no lock held, may
  *		sleep
@@ -210,7 +211,7 @@ struct kevent_ops {
 	void (*dequeue)(struct kevent *k);
 	int (*cancel)(struct kevent *k, struct kevent_request *req);
 	void (*release)(struct kevent *k);
-	void (*advance)(struct kevent *k);
+	bool (*advance)(struct kevent *k);
 	u32 (*poll)(struct kevent *k, struct kevent_event *event);
 	void (*peek)(struct kevent *k, struct kevent_item *item,
 		     struct kevent_event *event, const char **name);

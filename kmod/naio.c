@@ -568,13 +568,17 @@ static bool kevent_naio_has_event(const struct kevent_naio *t)
 }
 
 /* A WAIT wants to know how many have ended, not only what might. */
-static void kevent_naio_advance(struct kevent *k)
+static bool kevent_naio_advance(struct kevent *k)
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
+	if (kevent_naio_has_event(t))
+		return true;
 	/* the memory of a multishot is the caller's until its event comes */
-	if (!t->multishot && !kevent_naio_has_event(t))
-		kevent_lane_run(t);
+	if (t->multishot)
+		return kevent_naio_would(t);
+	kevent_lane_run(t);
+	return kevent_naio_has_event(t);
 }
 
 /* Moves it, if it is its turn, and says whether there is an event of it. */

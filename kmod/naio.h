@@ -36,6 +36,7 @@ enum kevent_lane_nr {
  * @current_one: the one that is being moved, always the first; or NULL
  * @again:	the socket called meanwhile
  * @called:	the socket called, and nobody has moved anything since
+ * @eager:	so many calls start the work themselves
  * @called_node: in the list of lanes that a moment later are looked at
  * @work:	moves the first one, and those behind it
  * @works:	how many times that is queued or runs
@@ -47,6 +48,7 @@ struct kevent_lane {
 	struct kevent_naio *current_one;
 	bool again;
 	bool called;
+	unsigned int eager;
 	struct list_head called_node;
 	struct work_struct work;
 	atomic_t works;

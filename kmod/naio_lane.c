@@ -9,7 +9,8 @@
  *	a WAIT of its queue: when the socket calls, the kevent is put on the
  *	ready list, and whoever claims it moves it before it looks at it;
  *	or the lane's work, where no WAIT has come within a moment.  A sweep goes
- *	through the lanes that were called, and starts it.
+ *	through the lanes that were called, and starts it; from then on it is
+ *	started by the calls themselves, for a while.
  * So where somebody waits anyway no other thread has to run, and where nobody
  * does a transfer ends all the same.  A multishot is moved by a WAIT alone.
  *
@@ -39,8 +40,9 @@
 /* Works of one user that run at once. */
 #define KEVENT_LANE_WORKS	8
 
-/* Jiffies from a call until the sweep. */
+/* Jiffies from a call until the sweep; and how many calls do without, after one. */
 #define KEVENT_LANE_PATIENCE	1
+#define KEVENT_LANE_EAGER	64
 
 static DEFINE_SPINLOCK(kevent_called_lock);
 static LIST_HEAD(kevent_called);
@@ -102,8 +104,14 @@ static void kevent_lane_call_locked(struct kevent_lane *lane)
 	if (!t || !t->prepared)
 		return;
 	kevent_naio_call(t);
-	if (!t->multishot || kevent_lane_ends(t))
+	if (t->multishot && !kevent_lane_ends(t))
+		return;
+	if (lane->eager) {
+		lane->eager--;
+		kevent_lane_start_locked(lane);
+	} else {
 		kevent_lane_defer(lane);
+	}
 }
 
 /**
@@ -125,8 +133,11 @@ void kevent_lane_kick(struct kevent_lane *lane)
 static void kevent_sweep_one(struct kevent_lane *lane)
 {
 	spin_lock_irq(&lane->lock);
-	if (lane->called && !lane->current_one)
+	if (lane->called && !lane->current_one) {
+		/* nobody came, nor will they for a while */
+		lane->eager = KEVENT_LANE_EAGER;
 		kevent_lane_start_locked(lane);
+	}
 	spin_unlock_irq(&lane->lock);
 }
 
@@ -174,6 +185,8 @@ static struct kevent_naio *kevent_lane_begin(struct kevent_lane *lane,
 		WRITE_ONCE(lane->current_one, t);
 		lane->again = false;
 		lane->called = false;
+		if (wanted)
+			lane->eager = 0;
 	}
 	spin_unlock_irq(&lane->lock);
 	return t;

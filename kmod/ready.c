@@ -619,7 +619,7 @@ static bool kevent_holds(struct kevent *k, unsigned int depth)
 	if (depth && k->nested)
 		return kevent_nested_holds(k, depth);
 	if (!depth && k->ops->advance)
-		k->ops->advance(k);
+		return k->ops->advance(k);
 	return k->ops->poll(k, NULL);
 }
 
