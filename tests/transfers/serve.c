@@ -212,10 +212,8 @@ static void ended(struct copy *c, const struct kevent_event *ev)
 	c->count--;
 }
 
-/* Takes the last piece back, and asks for the rest of it. */
-static void cancel(int q, int file, struct rnd *rnd, struct copy *c)
+static void take_back(int q, struct piece *p)
 {
-	struct piece *p = &c->piece[c->count - 1];
 	struct {
 		struct kevent_batch head;
 		struct kevent_request req;
@@ -230,14 +228,27 @@ static void cancel(int q, int file, struct rnd *rnd, struct copy *c)
 		CHECK_EQ(arg.req.param[1], 0);
 		CHECK_EQ(moved, p->end - p->begin);
 	}
-	parts += moved && moved < p->end - p->begin;
 	CHECK(moved <= p->end - p->begin);
+	parts += moved && moved < p->end - p->begin;
 	p->begin += moved;
-	if (p->begin < p->end) {
-		ask(q, file, rnd, c, p);
-		return;
-	}
-	c->count--;
+}
+
+/* Takes the last pieces back, the very last one first, and asks for what is left. */
+static void cancel(int q, int file, struct rnd *rnd, struct copy *c)
+{
+	unsigned int i, from = rnd_below(rnd, c->count);
+
+	for (i = c->count; i-- > from;)
+		take_back(q, &c->piece[i]);
+	for (i = from; i < c->count; i++)
+		if (c->piece[i].begin < c->piece[i].end)
+			break;
+	/* those before it were all that there was, and no event tells of them */
+	memmove(&c->piece[from], &c->piece[i],
+		(c->count - i) * sizeof(c->piece[0]));
+	c->count -= i - from;
+	for (i = from; i < c->count; i++)
+		ask(q, file, rnd, c, &c->piece[i]);
 	send_more(q, file, rnd, c);
 }
 
