@@ -14,6 +14,7 @@
  * slave's inode is unlinked.  Then the kevents end with it, and say so.
  */
 #include <linux/anon_inodes.h>
+#include <linux/completion.h>
 #include <linux/file.h>
 #include <linux/fsnotify_backend.h>
 #include <linux/hash.h>
@@ -22,6 +23,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/net.h>
+#include <linux/refcount.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/wait_bit.h>
@@ -65,21 +67,33 @@ static u32 kevent_pinned;
 
 static struct workqueue_struct *kevent_close_works;
 
+/* How long a thread waits for a file to be closed that it was the last to use. */
+#define KEVENT_CLOSE_PATIENCE	(HZ / 20)
+
 /* The last reference to a file, on its way. */
 struct kevent_last {
 	struct work_struct work;
 	struct file *file;
+	struct completion closed;
+	refcount_t refs;
 };
 
 /* Marks of all groups, from their allocation to the end of their memory. */
 static atomic_t kevent_marks;
+
+static void kevent_last_put(struct kevent_last *last)
+{
+	if (refcount_dec_and_test(&last->refs))
+		kfree(last);
+}
 
 static void kevent_last_work(struct work_struct *work)
 {
 	struct kevent_last *last = container_of(work, struct kevent_last, work);
 
 	__fput_sync(last->file);
-	kfree(last);
+	complete(&last->closed);
+	kevent_last_put(last);
 }
 
 /**
@@ -90,7 +104,7 @@ static void kevent_last_work(struct work_struct *work)
  * it then is not to wait until a thread that goes to sleep in WAIT is back from
  * there; nor, where that is a thread of the kernel, to keep all other files waiting
  * that such threads close, since closing a socket may take as long as its owner
- * likes.
+ * likes.  Where it does not, the caller sees it closed.
  */
 void kevent_put_file(struct file *file)
 {
@@ -104,8 +118,14 @@ void kevent_put_file(struct file *file)
 		return;
 	}
 	INIT_WORK(&last->work, kevent_last_work);
+	init_completion(&last->closed);
+	refcount_set(&last->refs, 2);
 	last->file = file;
 	queue_work(kevent_close_works, &last->work);
+	if (!(current->flags & PF_KTHREAD))
+		wait_for_completion_killable_timeout(&last->closed,
+						     KEVENT_CLOSE_PATIENCE);
+	kevent_last_put(last);
 }
 
 /**
