@@ -21,7 +21,7 @@ import pytest
 
 import pykevent
 from pykevent import Feature, Queue
-from tests.conformance.support import as_nobody, child, eventually, now, one, tcp_pair
+from tests.conformance.support import DEADLINE, as_nobody, child, eventually, now, one, tcp_pair
 from tests.kernel import stuck
 
 FOLDER = Path(__file__).resolve().parent
@@ -119,13 +119,13 @@ def within(seconds: float, what: str) -> Iterator[None]:
     assert took < seconds, f"{what} took {took:.1f} s"
 
 
-def unmount(place: Path) -> None:
+def unmount(place: Path, seconds: float = DEADLINE) -> None:
     """Once nobody holds a file of it any more, which no one does for long."""
 
     def gone() -> bool:
         return not subprocess.run(["umount", place], capture_output=True).returncode
 
-    eventually(gone, f"nobody holds a file of {place}")
+    eventually(gone, f"nobody holds a file of {place}", seconds)
 
 
 # On a disk
@@ -334,6 +334,7 @@ class Served:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.patience = DEADLINE
         self._process = subprocess.Popen(
             [sys.executable, FOLDER / "stuck.py", place],
             stdin=subprocess.PIPE,
@@ -356,7 +357,7 @@ class Served:
     def end(self) -> None:
         """Unmount it, which takes that nobody has a file of it open."""
         self.answer()
-        unmount(self.place)
+        unmount(self.place, self.patience)
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._process.wait(60)
@@ -476,3 +477,46 @@ def test_a_file_that_nobody_reads_holds_up_no_process_that_is_killed(
         served.until_read(1)
         with within(AT_ONCE, "SIGKILL"):
             process.kill()
+
+
+def test_many_users_whose_files_nobody_reads_hold_up_no_other(
+    new_pair: Callable[[], Pair], served: Served
+) -> None:
+    near = [new_pair()[0] for _ in range(READERS)]
+    last, far = new_pair()
+    # All these reads end one after the other, and their server is an emulated Python.
+    served.patience = 100
+
+    def as_user(number: int, function: Callable[[Queue], None]) -> None:
+        def asks() -> None:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(70_000 + number, 70_000 + number, 70_000 + number)
+            with pykevent.open() as own:
+                function(own)
+
+        with child(asks) as process:
+            process.finish()
+
+    def keeps(own: Queue) -> None:
+        for sock, file in zip(near, files, strict=True):
+            own.sendfile(sock, file)
+        # they are read although the user ends, and the transfers with it
+        served.until_read(READERS)
+
+    def hopes(own: Queue) -> None:
+        holes = os.memfd_create("test")
+        os.ftruncate(holes, PAGE)
+        own.sendfile(last, holes)
+        assert one(own).data == PAGE
+
+    files = [os.open(served.place / f"file{number}", os.O_RDONLY) for number in range(READERS)]
+    try:
+        # more than one workqueue has done at once
+        for number in range(256 // READERS):
+            as_user(number, keeps)
+        as_user(256, hopes)
+    finally:
+        for file in files:
+            os.close(file)
+    assert receive(far, PAGE) == bytes(PAGE)
