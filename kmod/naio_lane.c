@@ -286,13 +286,11 @@ static void kevent_lane_do(struct kevent_lane *lane)
 		cond_resched();
 	}
 	spin_lock_irq(&lane->lock);
-	if (!more || list_empty(&lane->queue))
-		more = false;
-	else if (lane->current_one)
-		lane->again = true;
-	else if (ret < 0)
+	if (lane->current_one)
+		lane->again |= more;
+	else if (more && ret < 0 && !list_empty(&lane->queue))
 		kevent_lane_defer(lane);
-	else
+	else if (more)
 		kevent_lane_start_locked(lane);
 	spin_unlock_irq(&lane->lock);
 	if (file)
