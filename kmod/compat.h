@@ -190,13 +190,14 @@ static inline struct timespec64 inode_get_ctime(const struct inode *inode)
 
 /*
  * Gives pages to a stream socket, by reference, which go on with MSG_MORE: bytes
- * that it took, or -errno where it took none.
+ * that it took, or -errno where it took none.  A kernel may know the name of
+ * MSG_SPLICE_PAGES, and copy all the same.
  */
 static inline ssize_t kevent_send_pages(struct socket *sock,
 					struct bio_vec *bvec, unsigned int nr,
 					size_t length, int flags)
 {
-#ifdef MSG_SPLICE_PAGES
+#ifndef KEVENT_PROBE_KERNEL_SENDPAGE
 	struct msghdr msg = { .msg_flags = flags | MSG_SPLICE_PAGES };
 
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, bvec, nr, length);

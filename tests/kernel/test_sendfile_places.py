@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -287,6 +288,40 @@ def test_a_file_of_which_nothing_is_to_be_cached_is_sent(
         assert size < SIZE or not disk.cached(read.fileno(), SIZE // 2)
     near.close()
     assert receiver.all() == wanted
+
+
+def test_what_machines_may_share_is_read_though_it_is_cached(
+    queue: Queue, new_pair: Callable[[], Pair], disk: Disk, tmp_path: Path
+) -> None:
+    have("minix")
+    if shutil.which("mkfs.minix") is None:
+        pytest.skip("no mkfs.minix")
+    image, place = tmp_path / "other-image", tmp_path / "other"
+    image.write_bytes(bytes(4 << 20))
+    place.mkdir()
+    run("mkfs.minix", image)
+    run("mount", "-o", "loop", image, place)
+
+    def referred(path: Path) -> bool:
+        """Whether pages of the file's own are on their way, which a write changes."""
+        near, far = new_pair()
+        path.write_bytes(b"a" * PAGE)
+        with path.open("rb") as file:
+            assert file.read() == b"a" * PAGE
+            queue.sendfile(near, file)
+            assert one(queue).data == PAGE
+        with path.open("r+b") as file:
+            file.write(b"b" * PAGE)
+        got = receive(far, PAGE)
+        assert got in (b"a" * PAGE, b"b" * PAGE)
+        return got == b"b" * PAGE
+
+    try:
+        assert referred(disk.place / "file")
+        # nobody knows that it asks no other machine
+        assert not referred(place / "file")
+    finally:
+        unmount(place)
 
 
 def test_who_asks_pays_for_what_is_read_from_the_disk(
