@@ -22,7 +22,6 @@
 
 #define MANY		100	/* transfers in a batch, a page each */
 #define MOST_PAGES	MANY
-#define SMALL		4096	/* of the buffers of a socket that is to be full */
 #define IDENT		7
 
 /* A kind of transfer that has to wait, with @length bytes of memory. */
@@ -87,16 +86,6 @@ static void datagram_pair(int fd[2])
 			    sizeof(addr[0])));
 }
 
-/* So that little fits, until it is received. */
-static void narrow_pair(int fd[2])
-{
-	int small = SMALL;
-
-	tcp_pair(fd);
-	SYS(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)));
-	SYS(setsockopt(fd[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)));
-}
-
 static const struct way ways[] = {
 	{ "tcp-recv", tcp_pair, KEVENT_NAIO_RECV, 0, 100, 0, false },
 	{ "tcp-recv-pages", tcp_pair, KEVENT_NAIO_RECV, KEVENT_WAITALL,
@@ -105,11 +94,12 @@ static const struct way ways[] = {
 	  40 * PAGE, 0, true },
 	{ "unix-recv", unix_pair, KEVENT_NAIO_RECV, 0, 1000, PAGE - 10, true },
 	{ "udp-recv", datagram_pair, KEVENT_NAIO_RECV, 0, 1000, 0, false },
-	{ "tcp-send", narrow_pair, KEVENT_NAIO_SEND, 0, 40 * PAGE, 0, false },
-	{ "tcp-send-fresh", narrow_pair, KEVENT_NAIO_SEND, 0,
-	  40 * PAGE, 100, true },
-	{ "tcp-sendfile", narrow_pair, KEVENT_NAIO_SENDFILE, 0, 40 * PAGE, 0,
+	{ "tcp-send", narrow_tcp_pair, KEVENT_NAIO_SEND, 0, 40 * PAGE, 0,
 	  false },
+	{ "tcp-send-fresh", narrow_tcp_pair, KEVENT_NAIO_SEND, 0,
+	  40 * PAGE, 100, true },
+	{ "tcp-sendfile", narrow_tcp_pair, KEVENT_NAIO_SENDFILE, 0, 40 * PAGE,
+	  0, false },
 };
 
 static bool sends(const struct way *way)

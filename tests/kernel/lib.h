@@ -228,6 +228,9 @@ void loopback_up(void);
 int tcp_listen(uint16_t *port);
 int tcp_connect(uint16_t port);
 void tcp_pair(int fd[2]);
+/* The same where little that fd[0] sends fits, until it is received. */
+#define NARROW 8192
+void narrow_tcp_pair(int fd[2]);
 void unix_pair(int fd[2]);
 /* A pty without a controlling process; raw, non-blocking. */
 void pty_pair(int *master, int *slave);

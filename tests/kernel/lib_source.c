@@ -72,6 +72,15 @@ void tcp_pair(int fd[2])
 	close(listener);
 }
 
+void narrow_tcp_pair(int fd[2])
+{
+	int small = NARROW;
+
+	tcp_pair(fd);
+	SYS(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)));
+	SYS(setsockopt(fd[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)));
+}
+
 void unix_pair(int fd[2])
 {
 	SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,

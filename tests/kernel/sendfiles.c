@@ -206,7 +206,7 @@ static void *keep(void *arg)
 
 static void stream_open(struct stream *st, unsigned int transfers)
 {
-	int fd[2], small = 8192;
+	int fd[2], small = NARROW;
 
 	*st = (struct stream){
 		.room = transfers * (MUCH + 2 * EDGE) + 16 * PAGE,
@@ -499,7 +499,7 @@ static void race_sockets(void (*run)(struct ender *e), unsigned int total)
 	thread = ender_start(&e, run);
 	for (round = 0; round < total; round++) {
 		test_context("round %u", round);
-		tcp_pair(e.fd);
+		narrow_tcp_pair(e.fd);
 		begin_all(q, e.fd[0], all, &rnd);
 		pthread_barrier_wait(&e.start);
 		removed += cancel_some(q, all, &rnd);
@@ -581,7 +581,7 @@ static void a_close_of_the_queue_ends_them_while_bytes_move(void)
 		int q = queue_open();
 
 		test_context("round %u", round);
-		tcp_pair(e.fd);
+		narrow_tcp_pair(e.fd);
 		begin_all(q, e.fd[0], all, &rnd);
 		pthread_barrier_wait(&e.start);
 		while (yields--)
@@ -631,7 +631,7 @@ static void a_process_may_be_killed_while_bytes_move(void)
 		char c;
 
 		test_context("round %u", round);
-		tcp_pair(e.fd);
+		narrow_tcp_pair(e.fd);
 		pid = child_start(victim, &e);
 		/* the first byte comes from it, so it is about to begin */
 		CHECK_EQ(SYS(read(e.fd[1], &c, 1)), 1);

@@ -242,7 +242,7 @@ static void what_is_cancelled_while_bytes_leave_loses_and_doubles_none(void)
 	struct rnd rnd = rnd_stream(2);
 	struct peer peer = { 0 };
 	char *mem = memory(MUCH + PAGE);
-	int q = queue_open(), fd[2], small = 8192;
+	int q = queue_open(), fd[2], small = NARROW;
 	uint64_t pos = 0;
 	pthread_t thread;
 
