@@ -14,6 +14,7 @@
 #include <linux/poll.h>
 #include <linux/rbtree.h>
 #include <linux/refcount.h>
+#include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/wait.h>
@@ -178,7 +179,8 @@ struct kevent_target {
  *		lock held, may sleep; may be NULL
  * @poll:	what @events hold now, and, where @event is not NULL, its data: a
  *		source whose events are a condition.  Claimed, no lock held, may
- *		sleep
+ *		sleep.  Either may move data for events that do not come of it as
+ *		long as *@budget bytes last
  * @peek:	fills @event: a source whose events add up.  Under the queue's
  *		lock.  A type has either @poll or @peek
  * @consume:	takes off what was reported; true where more is left.  Under the
@@ -211,8 +213,9 @@ struct kevent_ops {
 	void (*dequeue)(struct kevent *k);
 	int (*cancel)(struct kevent *k, struct kevent_request *req);
 	void (*release)(struct kevent *k);
-	bool (*advance)(struct kevent *k);
-	u32 (*poll)(struct kevent *k, struct kevent_event *event);
+	bool (*advance)(struct kevent *k, size_t *budget);
+	u32 (*poll)(struct kevent *k, struct kevent_event *event,
+		    size_t *budget);
 	void (*peek)(struct kevent *k, struct kevent_item *item,
 		     struct kevent_event *event, const char **name);
 	bool (*consume)(struct kevent *k, struct kevent_item *item,
@@ -326,11 +329,15 @@ void kevent_forget_locked(struct kevent *k);
 /* ready.c: for the device */
 #define KEVENT_DELIVERY_BATCH	16
 
+/* Bytes that one delivery moves without having events of it. */
+#define KEVENT_DELIVERY_BUDGET	SZ_1M
+
 /**
  * struct kevent_delivery - one call's worth of events on their way out
  * @user:	the queue
  * @claimed:	items claimed ahead, to be delivered first
  * @round:	marks the kevents it has dealt with
+ * @budget:	see struct kevent_ops
  * @again:	some of these were active again meanwhile
  * @more:	there may be more to deliver than the batch in hand
  * @nr:		events in the batch in hand
@@ -342,6 +349,7 @@ struct kevent_delivery {
 	struct kevent_user *user;
 	struct list_head claimed;
 	u64 round;
+	size_t budget;
 	bool again;
 	bool more;
 	unsigned int nr;

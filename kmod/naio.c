@@ -568,7 +568,7 @@ static bool kevent_naio_has_event(const struct kevent_naio *t)
 }
 
 /* A WAIT wants to know how many have ended, not only what might. */
-static bool kevent_naio_advance(struct kevent *k)
+static bool kevent_naio_advance(struct kevent *k, size_t *budget)
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
@@ -577,12 +577,13 @@ static bool kevent_naio_advance(struct kevent *k)
 	/* the memory of a multishot is the caller's until its event comes */
 	if (t->multishot)
 		return kevent_naio_would(t);
-	kevent_lane_run(t);
+	kevent_lane_run(t, budget);
 	return kevent_naio_has_event(t);
 }
 
 /* Moves it, if it is its turn, and says whether there is an event of it. */
-static u32 kevent_naio_poll(struct kevent *k, struct kevent_event *event)
+static u32 kevent_naio_poll(struct kevent *k, struct kevent_event *event,
+			    size_t *budget)
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
@@ -590,7 +591,7 @@ static u32 kevent_naio_poll(struct kevent *k, struct kevent_event *event)
 		/* who only looks moves nothing */
 		if (!event)
 			return kevent_naio_would(t) ? k->events : 0;
-		kevent_lane_run(t);
+		kevent_lane_run(t, budget);
 		if (!kevent_naio_has_event(t))
 			return 0;
 	}

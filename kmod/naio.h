@@ -191,7 +191,7 @@ void kevent_lane_exit(struct kevent_lane *lane);
 bool kevent_lane_join(struct kevent_naio *t);
 void kevent_lane_tried(struct kevent_naio *t, bool ended);
 void kevent_lane_prepared(struct kevent_naio *t);
-void kevent_lane_run(struct kevent_naio *t);
+void kevent_lane_run(struct kevent_naio *t, size_t *budget);
 void kevent_lane_kick(struct kevent_lane *lane);
 void kevent_lane_defer(struct kevent_lane *lane);
 int kevent_lane_hold(struct kevent_naio *t);

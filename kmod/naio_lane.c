@@ -308,20 +308,37 @@ static void kevent_lane_work(struct work_struct *work)
 		wake_up_var(&lane->works);
 }
 
+/* It is not for this WAIT to move what can be moved. */
+static void kevent_lane_hand_over(struct kevent_lane *lane)
+{
+	spin_lock_irq(&lane->lock);
+	if (!lane->current_one)
+		kevent_lane_start_locked(lane);
+	spin_unlock_irq(&lane->lock);
+}
+
 /**
  * kevent_lane_run - move a transfer as far as it goes now
  * @t:		the transfer, claimed by the caller; nothing happens where it is
  *		not its turn
+ * @budget:	bytes that may be moved of what does not end by it: the rest of such
+ *		is left to the work, so that others wait for it no longer
  */
-void kevent_lane_run(struct kevent_naio *t)
+void kevent_lane_run(struct kevent_naio *t, size_t *budget)
 {
 	struct kevent_lane *lane = t->lane;
-	unsigned int steps = KEVENT_LANE_STEPS;
 	struct file *file;
+	u64 before;
 	int ret;
 
 	/* what does not suit is left to the work */
-	if (!kevent_lane_suits(t) || !kevent_lane_begin(lane, t))
+	if (!kevent_lane_suits(t))
+		return;
+	if (!*budget && !t->multishot) {
+		kevent_lane_hand_over(lane);
+		return;
+	}
+	if (!kevent_lane_begin(lane, t))
 		return;
 	/* claimed with what is not so any more: it is enqueued again */
 	if (READ_ONCE(t->kevent.state) & KEVENT_MODIFIED) {
@@ -329,11 +346,14 @@ void kevent_lane_run(struct kevent_naio *t)
 		return;
 	}
 	file = kevent_end_file(lane->end);
+	before = t->moved;
 	do {
 		ret = kevent_lane_step(t, file);
-	} while (!ret && --steps);
+	} while (!ret && t->moved - before < *budget);
 	if (ret > 0)
 		kevent_naio_end(t);
+	else if (!t->multishot)
+		*budget -= min_t(u64, *budget, t->moved - before);
 	kevent_lane_finish(lane, ret, false);
 	if (file)
 		kevent_put_file(file);

@@ -26,7 +26,8 @@ static int kevent_poll_modify(struct kevent *k,
 	return kevent_file_modify(k, req, target, demangle_poll(req->events));
 }
 
-static u32 kevent_poll_poll(struct kevent *k, struct kevent_event *event)
+static u32 kevent_poll_poll(struct kevent *k, struct kevent_event *event,
+			    size_t *budget)
 {
 	__poll_t mask = READ_ONCE(to_kevent_file(k)->mask);
 	struct file *file = kevent_file_get(k);

@@ -318,6 +318,7 @@ void kevent_delivery_begin(struct kevent_delivery *d, struct kevent_user *user)
 	d->user = user;
 	d->nr = 0;
 	d->round = 0;
+	d->budget = KEVENT_DELIVERY_BUDGET;
 	d->again = false;
 	INIT_LIST_HEAD(&d->claimed);
 }
@@ -407,7 +408,7 @@ static void kevent_check_batch(struct kevent_delivery *d,
 		struct kevent *k = d->item[i]->kevent;
 
 		if (k->ops->poll && !(event->flags & KEVENT_EVENT_BROKEN)) {
-			event->events = k->ops->poll(k, event);
+			event->events = k->ops->poll(k, event, &d->budget);
 			if (!event->events) {
 				spin_lock_irq(&user->lock);
 				k->round = d->round;
@@ -614,13 +615,13 @@ static bool kevent_must_ask(const struct kevent_item *item)
 }
 
 /* Does the condition that @k was enqueued for still hold? */
-static bool kevent_holds(struct kevent *k, unsigned int depth)
+static bool kevent_holds(struct kevent *k, unsigned int depth, size_t *budget)
 {
 	if (depth && k->nested)
 		return kevent_nested_holds(k, depth);
 	if (!depth && k->ops->advance)
-		return k->ops->advance(k);
-	return k->ops->poll(k, NULL);
+		return k->ops->advance(k, budget);
+	return k->ops->poll(k, NULL, budget);
 }
 
 /*
@@ -629,7 +630,8 @@ static bool kevent_holds(struct kevent *k, unsigned int depth)
  * back.  See kevent_has_ready() for @depth.
  */
 static bool kevent_settle(struct kevent_user *user, unsigned long want,
-			  unsigned int depth, struct list_head *good)
+			  unsigned int depth, size_t *budget,
+			  struct list_head *good)
 {
 	unsigned long found = 0, turns;
 	LIST_HEAD(orphans);
@@ -647,7 +649,7 @@ static bool kevent_settle(struct kevent_user *user, unsigned long want,
 		kevent_claim_locked(item);
 		if (kevent_must_ask(item)) {
 			spin_unlock_irq(&user->lock);
-			holds = kevent_holds(item->kevent, depth);
+			holds = kevent_holds(item->kevent, depth, budget);
 			cond_resched();
 			spin_lock_irq(&user->lock);
 		}
@@ -682,7 +684,7 @@ static bool kevent_settle(struct kevent_user *user, unsigned long want,
  */
 bool kevent_delivery_claim(struct kevent_delivery *d, unsigned int min)
 {
-	return kevent_settle(d->user, min, 0, &d->claimed);
+	return kevent_settle(d->user, min, 0, &d->budget, &d->claimed);
 }
 
 /**
@@ -696,9 +698,10 @@ bool kevent_delivery_claim(struct kevent_delivery *d, unsigned int min)
  */
 bool kevent_has_ready(struct kevent_user *user, unsigned int depth)
 {
+	size_t budget = 0;
 	LIST_HEAD(good);
 
-	return kevent_settle(user, 1, depth, &good);
+	return kevent_settle(user, 1, depth, &budget, &good);
 }
 
 /**

@@ -172,7 +172,8 @@ static u64 kevent_socket_data(struct sock *sk, u32 events, u32 flags)
 	return 0;
 }
 
-static u32 kevent_socket_poll(struct kevent *k, struct kevent_event *event)
+static u32 kevent_socket_poll(struct kevent *k, struct kevent_event *event,
+			      size_t *budget)
 {
 	__poll_t mask = READ_ONCE(to_kevent_file(k)->mask);
 	struct file *file = kevent_file_get(k);
