@@ -102,15 +102,15 @@ static int kevent_put_used(const struct kevent_room *room)
 }
 
 /*
- * Copies the batch of @d as far as it goes, tells the caller how far, and only
- * then calls it delivered.  Events copied, or -errno if none was.
+ * Copies the batch of @d as far as it goes, and tells the caller how far: only
+ * then it may be called delivered.  How many were, and @ret why not all.
  */
-static long kevent_put_batch(struct kevent_room *room,
-			     struct kevent_delivery *d)
+static unsigned int kevent_put_batch(struct kevent_room *room,
+				     const struct kevent_delivery *d, int *ret)
 {
 	size_t before = room->used;
 	unsigned int i = 0;
-	int ret = 0, lost = 0;
+	int lost = 0;
 
 	while (i < d->nr) {
 		unsigned int run = i, put;
@@ -125,15 +125,15 @@ static long kevent_put_batch(struct kevent_room *room,
 			i += put;
 			if (i == run)
 				continue;
-			ret = -EFAULT;
+			*ret = -EFAULT;
 			break;
 		}
-		ret = -EMSGSIZE;
+		*ret = -EMSGSIZE;
 		if (room->used >= room->max)
 			break;
-		ret = kevent_put_named(room, &d->event[i], d->name[i]);
-		if (ret <= 0) {
-			ret = ret ?: -EMSGSIZE;
+		*ret = kevent_put_named(room, &d->event[i], d->name[i]);
+		if (*ret <= 0) {
+			*ret = *ret ?: -EMSGSIZE;
 			break;
 		}
 		i++;
@@ -144,10 +144,9 @@ static long kevent_put_batch(struct kevent_room *room,
 		/* nobody will look at what was copied, so it stays queued */
 		room->used = before;
 		i = 0;
-		ret = lost;
+		*ret = lost;
 	}
-	kevent_delivery_done(d, i);
-	return i ? (long)i : ret;
+	return i;
 }
 
 /* What there is, if it is @min at least: events, or -errno. */
@@ -156,27 +155,28 @@ static long kevent_deliver_now(struct kevent_user *user,
 			       unsigned long *left)
 {
 	struct kevent_delivery d __uninitialized;
-	long total = 0, ret = 0;
+	unsigned int nr, put = 0;
+	long total = 0;
+	int ret = 0;
 
 	kevent_delivery_begin(&d, user);
 	if (min > 1 && !kevent_delivery_claim(&d, min))
 		return 0;
 	/* what a dying thread took would be lost: it only hands the wake-up on */
 	while (room->used < room->max && !fatal_signal_pending(current)) {
-		unsigned int nr = kevent_delivery_next(&d, min_t(size_t,
-						room->max - room->used, UINT_MAX));
-
-		if (!nr)
+		nr = kevent_delivery_next(&d, min_t(size_t,
+						    room->max - room->used,
+						    UINT_MAX));
+		put = nr ? kevent_put_batch(room, &d, &ret) : 0;
+		total += put;
+		if (put < nr || !d.more || room->used >= room->max)
 			break;
-		ret = kevent_put_batch(room, &d);
-		if (ret > 0)
-			total += ret;
-		if (ret < (long)nr || !d.more)
-			break;
+		kevent_delivery_done(&d, put);
+		put = 0;
 		cond_resched();
 	}
-	*left = kevent_delivery_end(&d);
-	return total ?: min(ret, 0L);
+	*left = kevent_delivery_end(&d, put);
+	return total ?: ret;
 }
 
 /**

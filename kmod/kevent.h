@@ -358,6 +358,18 @@ struct kevent_delivery {
 	struct kevent_item *item[KEVENT_DELIVERY_BATCH];
 };
 
+/* Starts a delivery, of which the rest is ready.c's. */
+static inline void kevent_delivery_begin(struct kevent_delivery *d,
+					 struct kevent_user *user)
+{
+	d->user = user;
+	d->nr = 0;
+	d->round = 0;
+	d->budget = KEVENT_DELIVERY_BUDGET;
+	d->again = false;
+	INIT_LIST_HEAD(&d->claimed);
+}
+
 /**
  * struct kevent_deadline - how long to wait
  * @expires:	a point in time on @clock; KTIME_MAX has no end
@@ -372,10 +384,9 @@ struct kevent_deadline {
 
 int kevent_time(u64 value, u32 clock, bool absolute, ktime_t *expires,
 		clockid_t *base);
-void kevent_delivery_begin(struct kevent_delivery *d, struct kevent_user *user);
 unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max);
 void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr);
-unsigned long kevent_delivery_end(struct kevent_delivery *d);
+unsigned long kevent_delivery_end(struct kevent_delivery *d, unsigned int nr);
 bool kevent_delivery_claim(struct kevent_delivery *d, unsigned int min);
 bool kevent_has_ready(struct kevent_user *user, unsigned int depth);
 int kevent_wait(struct kevent_user *user, unsigned int min,

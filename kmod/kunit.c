@@ -177,8 +177,7 @@ static unsigned long hand_over(struct kunit *test, unsigned int nr)
 {
 	struct kevent_scene *s = scene_of(test);
 
-	kevent_delivery_done(&s->d, nr);
-	return kevent_delivery_end(&s->d);
+	return kevent_delivery_end(&s->d, nr);
 }
 
 static void nothing_is_left(struct kunit *test)
@@ -186,9 +185,7 @@ static void nothing_is_left(struct kunit *test)
 	unsigned int nr = claim(test, KEVENT_DELIVERY_BATCH);
 
 	KUNIT_EXPECT_EQ(test, 0, nr);
-	if (nr)
-		kevent_delivery_done(&scene_of(test)->d, nr);
-	kevent_delivery_end(&scene_of(test)->d);
+	kevent_delivery_end(&scene_of(test)->d, nr);
 }
 
 static int kevent_scene_init(struct kunit *test)
@@ -455,7 +452,7 @@ static void level_is_reported_once_by_each_delivery(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 1, claim(test, 16));
 	kevent_delivery_done(&s->d, 1);
 	KUNIT_EXPECT_EQ(test, 0, kevent_delivery_next(&s->d, 16));
-	KUNIT_EXPECT_EQ(test, 1, kevent_delivery_end(&s->d));
+	KUNIT_EXPECT_EQ(test, 1, kevent_delivery_end(&s->d, 0));
 	KUNIT_EXPECT_EQ(test, 1, claim(test, 16));
 	KUNIT_EXPECT_EQ(test, 1, hand_over(test, 1));
 }
@@ -501,7 +498,7 @@ static void a_wake_up_while_it_is_found_to_be_over_is_not_lost(struct kunit *tes
 	/* over when it is asked, and called at the same time */
 	s->fake.meddle = meddle_quiet;
 	KUNIT_EXPECT_EQ(test, 0, claim(test, 16));
-	kevent_delivery_end(&s->d);
+	kevent_delivery_end(&s->d, 0);
 	s->fake.events = EPOLLIN;
 	KUNIT_EXPECT_EQ(test, 1, claim(test, 16));
 	hand_over(test, 1);
@@ -574,7 +571,7 @@ static void min_events_are_claimed_all_or_none(struct kunit *test)
 	post(test, 1, 1);
 	kevent_delivery_begin(&s->d, s->user);
 	KUNIT_EXPECT_FALSE(test, kevent_delivery_claim(&s->d, 2));
-	KUNIT_EXPECT_EQ(test, 1, kevent_delivery_end(&s->d));
+	KUNIT_EXPECT_EQ(test, 1, kevent_delivery_end(&s->d, 0));
 	post(test, 2, 2);
 	kevent_delivery_begin(&s->d, s->user);
 	KUNIT_EXPECT_TRUE(test, kevent_delivery_claim(&s->d, 2));

@@ -280,8 +280,9 @@ int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock)
  */
 void kevent_naio_let_go(struct kevent_naio *t)
 {
-	kevent_reader_close(t);
-	if (!kevent_has_bug(KEVENT_BUG_PIN))
+	if (t->reader)
+		kevent_reader_close(t);
+	if (t->pin.mm && !kevent_has_bug(KEVENT_BUG_PIN))
 		kevent_unpin(&t->pin);
 }
 

@@ -193,6 +193,7 @@ void kevent_lane_tried(struct kevent_naio *t, bool ended);
 void kevent_lane_prepared(struct kevent_naio *t);
 void kevent_lane_run(struct kevent_naio *t, size_t *budget);
 void kevent_lane_kick(struct kevent_lane *lane);
+void kevent_lane_kick_irqoff(struct kevent_lane *lane);
 void kevent_lane_defer(struct kevent_lane *lane);
 int kevent_lane_hold(struct kevent_naio *t);
 void kevent_lane_let_go(struct kevent_naio *t);

@@ -6,7 +6,8 @@
  * the inode that we hold, and the file is not held but while something is moved.
  * Of the close we are told by close.c, since a transfer has to end then.  Both
  * begin with the first transfer that has to wait, and stay for a moment after
- * the last: there may be another soon, and hooking costs more than receiving.
+ * the last: there may be another soon, and hooking costs more than receiving.  So
+ * does what has never had to wait, since it is allocated; but few of these.
  */
 #include <linux/fs.h>
 #include <linux/hash.h>
@@ -20,21 +21,25 @@
 #include "compat.h"
 #include "naio.h"
 
-/* How long an end without transfers stays hooked. */
+/* How long an end without transfers stays as it is. */
 #define KEVENT_END_IDLE		HZ
+
+/* Ends without transfers that were never hooked: nobody tells of their close. */
+#define KEVENT_ENDS_UNHOOKED	64
 
 static DEFINE_HASHTABLE(kevent_ends, 10);
 static DEFINE_SPINLOCK(kevent_ends_lock);
 /* Ends without transfers: in the order in which they lost them; and closed. */
 static LIST_HEAD(kevent_ends_idle);
 static LIST_HEAD(kevent_ends_closed);
+static unsigned int kevent_ends_unhooked;
 
 static void kevent_ends_old(struct work_struct *work);
 static void kevent_ends_gone(struct work_struct *work);
 static DECLARE_DELAYED_WORK(kevent_ends_old_work, kevent_ends_old);
 static DECLARE_WORK(kevent_ends_gone_work, kevent_ends_gone);
 
-/* Called by the socket, under its wait queue's lock, in any context. */
+/* Called by the socket, under its wait queue's lock, interrupts off. */
 static int kevent_end_wake(wait_queue_entry_t *wait, unsigned int mode,
 			   int sync, void *key)
 {
@@ -42,9 +47,9 @@ static int kevent_end_wake(wait_queue_entry_t *wait, unsigned int mode,
 	__poll_t events = key_to_poll(key);
 
 	if (!events || (events & ~(EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)))
-		kevent_lane_kick(&end->lanes[KEVENT_LANE_RECV]);
+		kevent_lane_kick_irqoff(&end->lanes[KEVENT_LANE_RECV]);
 	if (!events || (events & (EPOLLOUT | EPOLLWRNORM | EPOLLERR | EPOLLHUP)))
-		kevent_lane_kick(&end->lanes[KEVENT_LANE_SEND]);
+		kevent_lane_kick_irqoff(&end->lanes[KEVENT_LANE_SEND]);
 	return 0;
 }
 
@@ -111,12 +116,21 @@ static void kevent_end_free(struct kevent_end *end)
 	kfree_rcu(end, rcu);
 }
 
+/* It is not idle any more. */
+static void kevent_end_woken_locked(struct kevent_end *end)
+{
+	if (!list_empty(&end->idle) && !end->hooked)
+		kevent_ends_unhooked--;
+	list_del_init(&end->idle);
+}
+
 static void kevent_end_take_locked(struct kevent_end *end,
 				   struct list_head *gone)
 {
+	kevent_end_woken_locked(end);
 	end->dying = true;
 	hash_del(&end->node);
-	list_move(&end->idle, gone);
+	list_add(&end->idle, gone);
 }
 
 /* Frees ends without transfers: those of closed sockets, and those that are old. */
@@ -194,7 +208,7 @@ int kevent_end_get(struct kevent_naio *t, struct inode *inode)
 		hash_add(kevent_ends, &end->node, (unsigned long)inode);
 	}
 	end->users++;
-	list_del_init(&end->idle);
+	kevent_end_woken_locked(end);
 	spin_unlock(&kevent_ends_lock);
 	kfree(fresh);
 	t->lane = &end->lanes[kevent_naio_sends(t) ? KEVENT_LANE_SEND :
@@ -214,8 +228,11 @@ void kevent_end_put(struct kevent_naio *t)
 	spin_lock(&kevent_ends_lock);
 	last = !--end->users;
 	if (last)
-		keep = end->hooked && !end->closed;
+		keep = !end->closed &&
+		       (end->hooked ||
+			kevent_ends_unhooked < KEVENT_ENDS_UNHOOKED);
 	if (keep) {
+		kevent_ends_unhooked += !end->hooked;
 		first = list_empty(&kevent_ends_idle);
 		end->since = jiffies;
 		list_add_tail(&end->idle, &kevent_ends_idle);

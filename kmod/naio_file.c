@@ -948,7 +948,7 @@ free:
 }
 
 /**
- * kevent_reader_close - let go of the file of a transfer, if there is one
+ * kevent_reader_close - let go of the file of a transfer
  * @t:		the transfer, which nobody moves any more
  *
  * Where it is being read it is let go of when that ends, and nobody waits.
@@ -958,8 +958,6 @@ void kevent_reader_close(struct kevent_naio *t)
 	struct kevent_reader *r = t->reader;
 	bool waits;
 
-	if (!r)
-		return;
 	t->reader = NULL;
 	if (r->seen)
 		fsnotify_access(r->file);

@@ -114,6 +114,25 @@ static void kevent_lane_call_locked(struct kevent_lane *lane)
 	}
 }
 
+static inline void kevent_lane_kick_locked(struct kevent_lane *lane)
+{
+	if (lane->current_one)
+		lane->again = true;
+	else
+		kevent_lane_call_locked(lane);
+}
+
+/**
+ * kevent_lane_kick_irqoff - have the first transfer of a lane looked at
+ * @lane:	the lane; interrupts are off
+ */
+void kevent_lane_kick_irqoff(struct kevent_lane *lane)
+{
+	spin_lock(&lane->lock);
+	kevent_lane_kick_locked(lane);
+	spin_unlock(&lane->lock);
+}
+
 /**
  * kevent_lane_kick - have the first transfer of a lane looked at
  * @lane:	the lane; any context
@@ -123,10 +142,7 @@ void kevent_lane_kick(struct kevent_lane *lane)
 	unsigned long flags;
 
 	spin_lock_irqsave(&lane->lock, flags);
-	if (lane->current_one)
-		lane->again = true;
-	else
-		kevent_lane_call_locked(lane);
+	kevent_lane_kick_locked(lane);
 	spin_unlock_irqrestore(&lane->lock, flags);
 }
 

@@ -171,16 +171,14 @@ int kevent_pin_remote(struct kevent_pin *pin, struct mm_struct *mm,
 }
 
 /**
- * kevent_unpin - let go of pinned memory, if there is any
- * @pin:	the pages; nobody touches them any more
+ * kevent_unpin - let go of pinned memory
+ * @pin:	the pages, or what there is of them; nobody touches them any more
  */
 void kevent_unpin(struct kevent_pin *pin)
 {
 	struct page *page[KEVENT_PIN_BATCH];
 	unsigned long i = 0;
 
-	if (!pin->mm)
-		return;
 	while (i < pin->nr) {
 		unsigned int nr = 0;
 

@@ -308,21 +308,6 @@ static void kevent_free_orphans(struct list_head *orphans)
 		kevent_free(k);
 }
 
-/**
- * kevent_delivery_begin - start to deliver
- * @d:		the delivery; only this and the calls that follow touch it
- * @user:	the queue
- */
-void kevent_delivery_begin(struct kevent_delivery *d, struct kevent_user *user)
-{
-	d->user = user;
-	d->nr = 0;
-	d->round = 0;
-	d->budget = KEVENT_DELIVERY_BUDGET;
-	d->again = false;
-	INIT_LIST_HEAD(&d->claimed);
-}
-
 /* The next item to deliver, claimed, or NULL. */
 static struct kevent_item *kevent_take_locked(struct kevent_delivery *d,
 					      struct list_head *orphans)
@@ -544,41 +529,50 @@ static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
 	kevent_requeue_locked(d, k, k->state);
 }
 
+/* A batch of which @nr were copied; the others stay queued, in their order. */
+static inline void kevent_batch_done_locked(struct kevent_delivery *d,
+					    unsigned int nr,
+					    struct list_head *orphans)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		kevent_delivered_locked(d, i, orphans);
+	/* kevent_delivery_end() puts them back, and those after them */
+	for (i = d->nr; i > nr; i--)
+		list_add(&d->item[i - 1]->list, &d->claimed);
+	d->nr = 0;
+}
+
 /**
- * kevent_delivery_done - a batch has been copied
+ * kevent_delivery_done - a batch has been copied, and there may be another
  * @d:		the delivery
- * @nr:		how many of the batch; the others stay queued, in their order
+ * @nr:		how many of the batch, at least one; the others stay queued
  *
  * Level-triggered kevents join the end of the ready list again, marked so that
  * this delivery does not report them twice.
  */
 void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr)
 {
-	struct kevent_user *user = d->user;
 	LIST_HEAD(orphans);
-	unsigned int i;
 
-	spin_lock_irq(&user->lock);
-	for (i = 0; i < nr; i++)
-		kevent_delivered_locked(d, i, &orphans);
-	/* kevent_delivery_end() puts them back, and those after them */
-	for (i = d->nr; i > nr; i--)
-		list_add(&d->item[i - 1]->list, &d->claimed);
-	spin_unlock_irq(&user->lock);
-	d->nr = 0;
+	spin_lock_irq(&d->user->lock);
+	kevent_batch_done_locked(d, nr, &orphans);
+	spin_unlock_irq(&d->user->lock);
 	kevent_free_orphans(&orphans);
 }
 
 /**
  * kevent_delivery_end - finish delivering
- * @d:		the delivery; every batch of it is done
+ * @d:		the delivery
+ * @nr:		how many of the batch in hand were copied, if there is one
  *
  * Whoever leaves with work still queued, also level-triggered kevents of its
  * own, passes the wake-up on.
  *
  * Return: how many events are ready in the queue now
  */
-unsigned long kevent_delivery_end(struct kevent_delivery *d)
+unsigned long kevent_delivery_end(struct kevent_delivery *d, unsigned int nr)
 {
 	struct kevent_user *user = d->user;
 	LIST_HEAD(orphans);
@@ -586,6 +580,7 @@ unsigned long kevent_delivery_end(struct kevent_delivery *d)
 	bool dead, missed;
 
 	spin_lock_irq(&user->lock);
+	kevent_batch_done_locked(d, nr, &orphans);
 	if (unlikely(!list_empty(&d->claimed)))
 		kevent_put_back_all_locked(&d->claimed, &orphans);
 	if (user->ready && !list_empty(&user->waiters) &&
