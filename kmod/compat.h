@@ -189,22 +189,23 @@ static inline struct timespec64 inode_get_ctime(const struct inode *inode)
 #endif
 
 /*
- * Gives pages to a stream socket, by reference, which go on with MSG_MORE: bytes
+ * Gives pages to a stream socket, by reference, with what @msg says besides: bytes
  * that it took, or -errno where it took none.  A kernel may know the name of
- * MSG_SPLICE_PAGES, and copy all the same.
+ * MSG_SPLICE_PAGES, and copy all the same; what it has instead waits for the
+ * reader of a UNIX socket, who gets a copy there.
  */
-static inline ssize_t kevent_send_pages(struct socket *sock,
+static inline ssize_t kevent_send_pages(struct socket *sock, struct msghdr *msg,
 					struct bio_vec *bvec, unsigned int nr,
-					size_t length, int flags)
+					size_t length)
 {
-#ifndef KEVENT_PROBE_KERNEL_SENDPAGE
-	struct msghdr msg = { .msg_flags = flags | MSG_SPLICE_PAGES };
-
-	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, bvec, nr, length);
-	return sock_sendmsg(sock, &msg);
-#else
+#ifdef KEVENT_PROBE_KERNEL_SENDPAGE
+	int flags = msg->msg_flags;
 	ssize_t sent = 0;
 
+	if (sock->sk->sk_family == AF_UNIX) {
+		iov_iter_bvec(&msg->msg_iter, ITER_SOURCE, bvec, nr, length);
+		return sock_sendmsg(sock, msg);
+	}
 	while (length) {
 		size_t part = min_t(size_t, length, bvec->bv_len);
 		int last = part == length ? 0 : MSG_MORE | MSG_SENDPAGE_NOTLAST;
@@ -221,6 +222,10 @@ static inline ssize_t kevent_send_pages(struct socket *sock,
 		bvec++;
 	}
 	return sent;
+#else
+	msg->msg_flags |= MSG_SPLICE_PAGES;
+	iov_iter_bvec(&msg->msg_iter, ITER_SOURCE, bvec, nr, length);
+	return sock_sendmsg(sock, msg);
 #endif
 }
 

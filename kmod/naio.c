@@ -82,8 +82,7 @@ static bool kevent_naio_takes(const struct sock *sk, u32 events)
 			sk->sk_protocol == IPPROTO_UDPLITE);
 	case AF_UNIX:
 		/* a datagram that finds no room waits for the peer's socket */
-		return !send || (events == KEVENT_NAIO_SEND &&
-				 sk->sk_type == SOCK_STREAM);
+		return !send || sk->sk_type == SOCK_STREAM;
 	}
 	return false;
 }
@@ -185,6 +184,8 @@ static int kevent_naio_move(struct kevent_naio *t, struct socket *sock,
 	bool send = kevent_naio_sends(t);
 	int ret;
 
+	if (t->reader)
+		return kevent_reader_step(t, sock, msg);
 	msg->msg_iter = t->iter;
 	if (t->stream)
 		iov_iter_truncate(&msg->msg_iter, KEVENT_NAIO_CHUNK);
@@ -227,8 +228,7 @@ int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
 {
 	struct msghdr msg = {};
 
-	return t->reader ? kevent_reader_step(t, sock) :
-			   kevent_naio_move(t, sock, &msg);
+	return kevent_naio_move(t, sock, &msg);
 }
 
 /**

@@ -221,7 +221,8 @@ void kevent_readers_exit(void);
 int kevent_reader_check(const struct kevent_request *req);
 int kevent_reader_open(struct kevent_naio *t, const void __user *address,
 		       size_t size);
-int kevent_reader_step(struct kevent_naio *t, struct socket *sock);
+int kevent_reader_step(struct kevent_naio *t, struct socket *sock,
+		       struct msghdr *how);
 void kevent_reader_close(struct kevent_naio *t);
 
 #endif /* _KEVENT_NAIO_H */

@@ -435,19 +435,23 @@ static bool kevent_reader_more(const struct kevent_reader *r, loff_t pos)
 	       (r->suffix && (r->all || r->end <= size));
 }
 
+/* What is said with bytes, as @how has it, which are followed by @more. */
+static void kevent_reader_flags(struct msghdr *how, bool more)
+{
+	how->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+}
+
 static ssize_t kevent_reader_say(struct kevent_reader *r, struct socket *sock,
-				 size_t length, bool more)
+				 struct msghdr *how, size_t length, bool more)
 {
 	struct kvec vec = {
 		.iov_base = r->bytes + r->said,
 		.iov_len = length,
 	};
-	struct msghdr msg = {
-		.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL |
-			     (more ? MSG_MORE : 0),
-	};
-	ssize_t ret = kernel_sendmsg(sock, &msg, &vec, 1, length);
+	ssize_t ret;
 
+	kevent_reader_flags(how, more);
+	ret = kernel_sendmsg(sock, how, &vec, 1, length);
 	if (ret > 0)
 		r->said += ret;
 	return ret;
@@ -455,15 +459,13 @@ static ssize_t kevent_reader_say(struct kevent_reader *r, struct socket *sock,
 
 /* Sends @length bytes of pages, which begin at @r->pos. */
 static ssize_t kevent_reader_send(struct kevent_reader *r, struct socket *sock,
-				  struct bio_vec *bvec, unsigned int nr,
-				  size_t length)
+				  struct msghdr *how, struct bio_vec *bvec,
+				  unsigned int nr, size_t length)
 {
-	int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 	ssize_t ret;
 
-	if (kevent_reader_more(r, r->pos + length))
-		flags |= MSG_MORE;
-	ret = kevent_send_pages(sock, bvec, nr, length, flags);
+	kevent_reader_flags(how, kevent_reader_more(r, r->pos + length));
+	ret = kevent_send_pages(sock, how, bvec, nr, length);
 	if (ret > 0)
 		r->pos += ret;
 	return ret;
@@ -485,7 +487,8 @@ static bool kevent_copy_is_next(struct kevent_reader *r)
 
 /* Sends what was copied, and no more than up to @end. */
 static ssize_t kevent_reader_send_copy(struct kevent_reader *r,
-				       struct socket *sock, loff_t end)
+				       struct socket *sock, struct msghdr *how,
+				       loff_t end)
 {
 	struct bio_vec bvec[KEVENT_READER_PAGES];
 	const struct kevent_copy *copy = r->copy;
@@ -503,7 +506,7 @@ static ssize_t kevent_reader_send_copy(struct kevent_reader *r,
 		at += part;
 		room -= part;
 	}
-	return kevent_reader_send(r, sock, bvec, nr, left);
+	return kevent_reader_send(r, sock, how, bvec, nr, left);
 }
 
 /* How many bytes from @r->pos on a batch has, in so many elements of @bvec. */
@@ -538,7 +541,8 @@ static size_t kevent_reader_see(struct kevent_reader *r,
 
 /* Sends what the page cache has up to @end: bytes, 0 where nothing, or -errno. */
 static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
-					 struct socket *sock, loff_t end)
+					 struct socket *sock,
+					 struct msghdr *how, loff_t end)
 {
 	pgoff_t index = r->pos >> PAGE_SHIFT;
 	struct folio_batch batch;
@@ -552,7 +556,7 @@ static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
 				  (end - 1) >> PAGE_SHIFT, &batch);
 	length = kevent_reader_see(r, &batch, bvec, &nr);
 	if (length)
-		ret = kevent_reader_send(r, sock, bvec, nr, length);
+		ret = kevent_reader_send(r, sock, how, bvec, nr, length);
 	for (i = 0; i < folio_batch_count(&batch); i++)
 		folio_put(batch.folios[i]);
 	if (ret > 0)
@@ -604,7 +608,8 @@ static ssize_t kevent_reader_miss(struct kevent_reader *r)
 }
 
 /* Some bytes of the file: how many, 0 where there are no more, or -errno. */
-static ssize_t kevent_reader_move(struct kevent_reader *r, struct socket *sock)
+static ssize_t kevent_reader_move(struct kevent_reader *r, struct socket *sock,
+				  struct msghdr *how)
 {
 	loff_t end = r->end;
 	ssize_t ret;
@@ -619,9 +624,9 @@ static ssize_t kevent_reader_move(struct kevent_reader *r, struct socket *sock)
 		return ret;
 	reads = kevent_reader_reads(r);
 	if (!reads && kevent_copy_is_next(r))
-		return kevent_reader_send_copy(r, sock, end);
+		return kevent_reader_send_copy(r, sock, how, end);
 	if (r->cached) {
-		ret = kevent_reader_send_cached(r, sock, end);
+		ret = kevent_reader_send_cached(r, sock, how, end);
 		if (ret > 0)
 			kevent_reader_look_ahead(r, end);
 		if (ret)
@@ -636,15 +641,16 @@ static ssize_t kevent_reader_move(struct kevent_reader *r, struct socket *sock)
 }
 
 /* Some bytes of what is to be sent, or as above. */
-static ssize_t kevent_reader_some(struct kevent_reader *r, struct socket *sock)
+static ssize_t kevent_reader_some(struct kevent_reader *r, struct socket *sock,
+				  struct msghdr *how)
 {
 	ssize_t ret;
 
 	if (r->said < r->prefix)
-		return kevent_reader_say(r, sock, r->prefix - r->said,
+		return kevent_reader_say(r, sock, how, r->prefix - r->said,
 					 kevent_reader_more(r, r->pos));
 	if (!r->over) {
-		ret = kevent_reader_move(r, sock);
+		ret = kevent_reader_move(r, sock, how);
 		if (ret)
 			return ret;
 		r->over = true;
@@ -654,24 +660,26 @@ static ssize_t kevent_reader_some(struct kevent_reader *r, struct socket *sock)
 	}
 	if (r->said == r->prefix + r->suffix)
 		return 0;
-	return kevent_reader_say(r, sock, r->prefix + r->suffix - r->said,
-				 false);
+	return kevent_reader_say(r, sock, how,
+				 r->prefix + r->suffix - r->said, false);
 }
 
 /**
  * kevent_reader_step - move a part of a SENDFILE, without waiting
  * @t:		the transfer, the current one of its lane
  * @sock:	the socket, whose file is held by the caller
+ * @how:	what is to be said besides
  *
  * Return: as kevent_naio_step()
  */
-int kevent_reader_step(struct kevent_naio *t, struct socket *sock)
+int kevent_reader_step(struct kevent_naio *t, struct socket *sock,
+		       struct msghdr *how)
 {
 	size_t moved = 0;
 	ssize_t ret;
 
 	while (moved < KEVENT_READER_STEP) {
-		ret = kevent_reader_some(t->reader, sock);
+		ret = kevent_reader_some(t->reader, sock, how);
 		if (!ret)
 			return 1;
 		ret = kevent_naio_meaning(ret);

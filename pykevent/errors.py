@@ -52,7 +52,7 @@ _NAIO_HINTS = {
     "open as RLIMIT_NOFILE (ulimit -Hn) allows",
     errno.EOPNOTSUPP: "this type of event was left out when the module was built, or this kind of "
     "socket is not supported: TCP is, UDP but for files, and UNIX sockets, of which only streams "
-    "send, and no files",
+    "send",
     errno.ENOMEM: "buffers of transfers that wait are pinned, and RLIMIT_MEMLOCK (ulimit -l) says "
     "how much one process may pin",
     errno.EFAULT: "a buffer to receive into has to be writable, and may not be a file's shared "

@@ -134,7 +134,7 @@ def send_stream(
     left = min(size, CHUNK)
     while True:
         data = space.read(address, min(left, _PIECE)) if left else b""
-        sent = sock.send(data, SENDING) if sender is None else _send_as(sock, data, sender)
+        sent = send_bytes(sock, data, sender)
         moved(sent)
         address += sent
         left -= sent
@@ -142,8 +142,10 @@ def send_stream(
             return
 
 
-def _send_as(sock: socket.socket, data: bytes, sender: Sender) -> int:
-    """Send by a UNIX socket: what is sent says which process sent it."""
+def send_bytes(sock: socket.socket, data: bytes, sender: Sender | None) -> int:
+    """Send some bytes: what goes by a UNIX socket says which process sent it."""
+    if sender is None:
+        return sock.send(data, SENDING)
     if not sender.process.alive():
         # Its number may be another's by now.
         raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))

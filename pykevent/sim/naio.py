@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from pykevent.abi import NAIO_MAX
 from pykevent.sim import moving
-from pykevent.sim.account import ids_of
 from pykevent.sim.client import Client
 from pykevent.sim.kevent import (
     DISABLED,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 class NaioKevent(Transfer):
     """A transfer from or to a buffer."""
 
-    __slots__ = ("_address", "_left", "_memory", "_pages", "_sender", "_space")
+    __slots__ = ("_address", "_left", "_memory", "_pages", "_space")
 
     def __init__(self, user: User, request: Request) -> None:
         super().__init__(user, request)
@@ -51,7 +50,6 @@ class NaioKevent(Transfer):
         self._memory: Memory | None = None
         """What is counted, while it waits."""
         self._pages = 0
-        self._sender: moving.Sender | None = None
 
     @classmethod
     def make(cls, user: User, request: Request) -> Kevent:
@@ -83,8 +81,6 @@ class NaioKevent(Transfer):
         """Its memory is at hand for now."""
         check_range(self._address, self._left)
         self._space = Caller(client.process.pid)
-        if self.sends:
-            self._sender = moving.Sender(client.process, *ids_of(client.tid))
 
     def prepare(self, client: Client) -> None:
         """Have its memory at hand later, too."""
@@ -97,7 +93,7 @@ class NaioKevent(Transfer):
 
     def let_go(self) -> None:
         """Its memory is not needed any more."""
-        self._space = self._sender = None
+        self._space = None
         memory, self._memory = self._memory, None
         if memory is not None:
             self.user.system.memories.uncharge(memory, self._pages)
@@ -108,8 +104,7 @@ class NaioKevent(Transfer):
         assert space is not None
         if self.sends:
             if self.stream:
-                sender = self._sender if self.domain == socket.AF_UNIX else None
-                moving.send_stream(sock, space, address, self._left, sender, self._has_moved)
+                moving.send_stream(sock, space, address, self._left, self._sender, self._has_moved)
                 return MORE if self._left else ENDED
             self._has_moved(moving.send_packet(sock, space, address, self._left))
         elif self.stream:

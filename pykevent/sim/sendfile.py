@@ -23,6 +23,7 @@ from pykevent.sim.client import INT_MAX, KEVENT, Borrowed, Client
 from pykevent.sim.kevent import ONESHOT, RefusedError, Request
 from pykevent.sim.lanes import BLOCKED, ENDED, MORE, Lane
 from pykevent.sim.memory import Caller, check_range
+from pykevent.sim.moving import send_bytes
 from pykevent.sim.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _PIECES = 16
 """How many are sent in one go."""
 _LATER = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL)
 """What a read says that does not wait, where it would have to, or cannot promise not to."""
-_NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _VIEWS = {
     0x9FA0: "proc",
     0x62656572: "sysfs",
@@ -198,7 +198,7 @@ class SendfileKevent(Transfer):
                 return BLOCKED
             if not self._out:
                 return ENDED
-            sent = sock.send(self._out, _NOW)
+            sent = send_bytes(sock, self._out, self._sender)
             self._moved += sent
             self._out = self._out[sent:]
         return MORE

@@ -12,6 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from pykevent.abi import EventFlags, EventType, Feature, NaioEvents
+from pykevent.sim.account import ids_of
 from pykevent.sim.client import Borrowed, BorrowedSocket, Client
 from pykevent.sim.ends import End
 from pykevent.sim.kevent import (
@@ -25,6 +26,7 @@ from pykevent.sim.kevent import (
     Target,
 )
 from pykevent.sim.lanes import BLOCKED, ENDED, Lane
+from pykevent.sim.moving import Sender
 
 if TYPE_CHECKING:
     from pykevent.sim.queue import User
@@ -52,6 +54,7 @@ class Transfer(Kevent):
         "_lane",
         "_moved",
         "_refused",
+        "_sender",
         "_truncated",
         "cancelled",
         "domain",
@@ -80,6 +83,8 @@ class Transfer(Kevent):
         self._refused = False
         """The error is one of the request, not of the socket."""
         self._truncated = self._broken = self._done = False
+        self._sender: Sender | None = None
+        """Where the socket says who sends."""
 
     @property
     def sends(self) -> bool:
@@ -114,6 +119,9 @@ class Transfer(Kevent):
         borrowed = target.client.borrow(request.param2)
         try:
             self.domain, self.kind = _permitted(borrowed, self.events)
+            if self.sends and self.domain == socket.AF_UNIX:
+                client = target.client
+                self._sender = Sender(client.process, *ids_of(client.tid))
             self._inode = borrowed.stat.st_ino
             self._end = self.user.system.ends.get(borrowed)
             lane = self._lane = self._end.lanes[self.sends]
@@ -229,8 +237,7 @@ def _permitted(borrowed: Borrowed, events: int) -> tuple[int, int]:
         )
     if domain == socket.AF_UNIX:
         # A datagram that finds no room waits for the peer's socket.
-        streams = kind == socket.SOCK_STREAM and events == NAIO_SEND
-        taken = events == NAIO_RECV or streams
+        taken = events == NAIO_RECV or kind == socket.SOCK_STREAM
     elif kind == socket.SOCK_STREAM:
         taken = domain in _INET and protocol == socket.IPPROTO_TCP
     else:

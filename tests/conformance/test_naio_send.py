@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import struct
+import tempfile
 import threading
 
 import pytest
@@ -188,8 +189,9 @@ def test_sending_by_a_unix_socket_of_messages_is_eopnotsupp(queue: Queue, ends: 
 
 @kinds(["UNIX stream"])
 @pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("of", ["memory", "a file"])
 def test_what_a_unix_socket_sends_names_the_process_that_asked(
-    queue: Queue, ends: Pair, info: Info, waits: bool
+    queue: Queue, ends: Pair, info: Info, waits: bool, of: str
 ) -> None:
     if info.features & Feature.SIM and os.geteuid() != 0:
         pytest.skip("to name another process takes root")
@@ -198,9 +200,16 @@ def test_what_a_unix_socket_sends_names_the_process_that_asked(
     far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     far.settimeout(DEADLINE)
     content = os.urandom(MUCH)
-    queue.send(near, content)
+    if of == "memory":
+        queue.send(near, content)
+    else:
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            queue.sendfile(near, file, prefix=content[:100])
+        content = content[:100] + content
     got, senders = bytearray(), set()
-    while len(got) < MUCH:
+    while len(got) < len(content):
         data, control, _, _ = far.recvmsg(65536, 1000)
         got += data
         senders |= {struct.unpack("3i", value) for _, _, value in control}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""NAIO SENDFILE: bytes of a file, and what goes round them, by a TCP socket."""
+"""NAIO SENDFILE: bytes of a file, and what goes round them, by a stream."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from pykevent import (
 from pykevent.requests import sendfile_argument
 from pykevent.transfers import Exported
 
-from .sockets import Pair, kinds
+from .sockets import STREAMS, Pair, kinds
 from .support import as_nobody, child, cookies, eventually, now, one, refused, soon, tcp_pair
 from .test_naio_send import MUCH, narrow, receive
 
 pytestmark = pytest.mark.needs("NAIO")
 
 SENDFILE = NaioEvents.SENDFILE
-TCP = ["TCP over IPv4", "TCP over IPv6"]
+TCP_OR_UNIX = ["TCP over IPv4", "UNIX stream"]
 PAGE = mmap.PAGESIZE
 SIZE = 100_003
 """Bytes of a file that fits into a socket, and ends in the middle of a page."""
@@ -126,7 +126,7 @@ def begun(sock: socket.socket, count: int = 1) -> None:
 # What is sent
 
 
-@kinds(TCP)
+@kinds(STREAMS)
 def test_a_file_is_sent(queue: Queue, ends: Pair, make: Make, content: bytes) -> None:
     near, far = ends
     transfer = queue.sendfile(near, make(content), 0, SIZE, cookie=3)
@@ -175,14 +175,15 @@ def test_without_a_length_the_rest_of_the_file_is_sent(
     assert one(queue).data == len(whole)
 
 
+@kinds(TCP_OR_UNIX)
 @pytest.mark.parametrize(
     ("prefix", "suffix"),
     [(b"head", b""), (b"", b"tail"), (b"head", b"tail!"), (bytes(9000), b"\xff" * 7384)],
 )
 def test_bytes_go_before_and_after_the_file(
-    queue: Queue, tcp: Pair, make: Make, content: bytes, prefix: bytes, suffix: bytes
+    queue: Queue, ends: Pair, make: Make, content: bytes, prefix: bytes, suffix: bytes
 ) -> None:
-    near, far = tcp
+    near, far = ends
     queue.sendfile(near, make(content), 10, 50_000, prefix=prefix, suffix=suffix)
     whole = prefix + content[10:50_010] + suffix
     assert receive(far, len(whole)) == whole
@@ -248,10 +249,11 @@ def test_what_was_never_written_is_sent_as_zeros(queue: Queue, tcp: Pair, make: 
     assert receiver.all() == wanted
 
 
+@kinds(TCP_OR_UNIX)
 def test_what_becomes_cached_while_it_is_read_is_sent_once(
-    queue: Queue, tcp: Pair, make: Make
+    queue: Queue, ends: Pair, make: Make
 ) -> None:
-    near, far = tcp
+    near, far = ends
     narrow(near, far)
     file = make(b"")
     # What is read for the hole at the beginning has some of the rest in it.
@@ -299,9 +301,10 @@ def test_holes_come_where_they_are(
     same(receiver.all(), wanted)
 
 
+@kinds(TCP_OR_UNIX)
 @pytest.mark.parametrize("seed", range(12))
-def test_any_part_of_any_layout_is_sent(queue: Queue, tcp: Pair, make: Make, seed: int) -> None:
-    near, far = tcp
+def test_any_part_of_any_layout_is_sent(queue: Queue, ends: Pair, make: Make, seed: int) -> None:
+    near, far = ends
     narrow(near, far)
     chance = random.Random(seed)
     runs: list[bool] = []
@@ -434,7 +437,7 @@ def test_a_file_that_grows_meanwhile_is_sent_to_its_new_end(
 # When it ends, and in which order
 
 
-@kinds(TCP)
+@kinds(STREAMS)
 @pytest.mark.parametrize("blocking", [True, False])
 def test_it_ends_when_every_byte_is_taken_and_not_before(
     queue: Queue, ends: Pair, make: Make, much: bytes, blocking: bool
@@ -452,10 +455,11 @@ def test_it_ends_when_every_byte_is_taken_and_not_before(
     assert (event.data, event.error) == (MUCH - 1, 0)
 
 
+@kinds(TCP_OR_UNIX)
 def test_files_and_buffers_of_one_socket_come_in_their_order(
-    queue: Queue, tcp: Pair, make: Make, content: bytes
+    queue: Queue, ends: Pair, make: Make, content: bytes
 ) -> None:
-    near, far = tcp
+    near, far = ends
     narrow(near, far)
     file, other = make(content), make(content[::-1])
     whole = b""
@@ -550,10 +554,11 @@ def test_what_goes_round_the_file_is_read_by_the_add(
 # Cancelling, closing
 
 
+@kinds(TCP_OR_UNIX)
 def test_cancelling_says_how_far_it_came_and_nothing_more_is_sent(
-    queue: Queue, tcp: Pair, make: Make, much: bytes
+    queue: Queue, ends: Pair, make: Make, much: bytes
 ) -> None:
-    near, far = tcp
+    near, far = ends
     narrow(near, far)
     transfer = queue.sendfile(near, make(much), prefix=b"head")
     begun(far, 5)
@@ -596,10 +601,11 @@ def test_cancelling_what_has_ended_says_how_it_has(
     assert (sent.moved, sent.error) == (100, 0)
 
 
+@kinds(TCP_OR_UNIX)
 def test_a_close_of_the_socket_ends_it_and_tells_how_much_was_sent(
-    queue: Queue, tcp: Pair, make: Make, much: bytes
+    queue: Queue, ends: Pair, make: Make, much: bytes
 ) -> None:
-    near, far = tcp
+    near, far = ends
     narrow(near, far)
     transfer = queue.sendfile(near, make(much))
     begun(far)
@@ -625,20 +631,22 @@ def test_a_peer_that_goes_away_is_an_error(
     assert 0 < event.data < MUCH
 
 
+@kinds(TCP_OR_UNIX)
 def test_what_cannot_be_sent_any_more_is_epipe(
-    queue: Queue, tcp: Pair, make: Make, content: bytes
+    queue: Queue, ends: Pair, make: Make, content: bytes
 ) -> None:
-    near, _ = tcp
+    near, _ = ends
     near.shutdown(socket.SHUT_WR)
     queue.sendfile(near, make(content))
     event = one(queue)
     assert (event.error, event.data) == (errno.EPIPE, 0)
 
 
+@kinds(TCP_OR_UNIX)
 def test_closing_the_queue_cancels(
-    new_queue: Callable[[], Queue], tcp: Pair, make: Make, much: bytes
+    new_queue: Callable[[], Queue], ends: Pair, make: Make, much: bytes
 ) -> None:
-    near, far = tcp
+    near, far = ends
     narrow(near, far)
     queue = new_queue()
     transfer = queue.sendfile(near, make(much))
@@ -823,8 +831,10 @@ def test_a_descriptor_has_to_be_a_socket(
     assert queue.info().kevents == 0
 
 
-@kinds(["UDP over IPv4", "UDP over IPv6", "UNIX stream", "UNIX datagram", "UNIX seqpacket"])
-def test_other_sockets_than_tcp_are_eopnotsupp(queue: Queue, ends: Pair, argument: bytes) -> None:
+@kinds(["UDP over IPv4", "UDP over IPv6", "UNIX datagram", "UNIX seqpacket"])
+def test_other_sockets_than_streams_are_eopnotsupp(
+    queue: Queue, ends: Pair, argument: bytes
+) -> None:
     with refused(errno.EOPNOTSUPP):
         ask(queue, ends[0], argument)
 
