@@ -22,6 +22,7 @@ import pytest
 
 import pykevent
 from pykevent import Feature, Queue
+from tests.conformance.sockets import Pair, Receiver, receive
 from tests.conformance.support import DEADLINE, as_nobody, child, eventually, now, one, tcp_pair
 from tests.kernel import stuck
 
@@ -33,8 +34,6 @@ READERS = 16
 """Files that are read for one user at once, see KEVENT_READERS."""
 AT_ONCE = 10.0
 """Seconds within which what waits for nobody returns, also on a slow machine."""
-
-Pair = tuple[socket.socket, socket.socket]
 
 # A file system is unmounted when the queue is closed that holds files of it: tests name it first.
 pytestmark = [
@@ -84,32 +83,6 @@ def have(*modules: str) -> None:
         known = Path("/proc/filesystems").read_text().split()
         if done.returncode and name not in known:
             pytest.skip(f"no {name} in this kernel")
-
-
-def receive(sock: socket.socket, count: int) -> bytes:
-    got = bytearray()
-    while len(got) < count and (part := sock.recv(min(count - len(got), 65536))):
-        got += part
-    return bytes(got)
-
-
-class Receiver:
-    """Takes all that comes, on a thread of its own, until the stream ends."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.got = bytearray()
-        self._sock = sock
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while part := self._sock.recv(65536):
-            self.got += part
-
-    def all(self) -> bytes:
-        self._thread.join(60)
-        assert not self._thread.is_alive(), "the stream does not end"
-        return bytes(self.got)
 
 
 @contextmanager
