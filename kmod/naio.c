@@ -594,8 +594,10 @@ static int kevent_naio_cancel(struct kevent *k, struct kevent_request *req)
 	return 0;
 }
 
-static bool kevent_naio_has_event(const struct kevent_naio *t)
+static bool kevent_naio_has_event(const struct kevent *k)
 {
+	const struct kevent_naio *t = to_kevent_naio(k);
+
 	/* pairs with the releases of who ended it */
 	return t->pending || smp_load_acquire(&t->done);
 }
@@ -605,13 +607,13 @@ static bool kevent_naio_advance(struct kevent *k, size_t *budget)
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
-	if (kevent_naio_has_event(t))
+	if (kevent_naio_has_event(k))
 		return true;
 	/* the memory of a multishot is the caller's until its event comes */
 	if (t->multishot)
 		return kevent_naio_would(t);
 	kevent_lane_run(t, budget);
-	return kevent_naio_has_event(t);
+	return kevent_naio_has_event(k);
 }
 
 /* Moves it, if it is its turn, and says whether there is an event of it. */
@@ -620,12 +622,12 @@ static u32 kevent_naio_poll(struct kevent *k, struct kevent_event *event,
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
-	if (!kevent_naio_has_event(t)) {
+	if (!kevent_naio_has_event(k)) {
 		/* who only looks moves nothing */
 		if (!event)
 			return kevent_naio_would(t) ? k->events : 0;
 		kevent_lane_run(t, budget);
-		if (!kevent_naio_has_event(t))
+		if (!kevent_naio_has_event(k))
 			return 0;
 	}
 	if (!event)
@@ -689,6 +691,7 @@ const struct kevent_ops kevent_naio_ops = {
 	.release	= kevent_naio_release,
 	.advance	= kevent_naio_advance,
 	.poll		= kevent_naio_poll,
+	.has_event	= kevent_naio_has_event,
 	.consume	= kevent_naio_consume,
 	.close		= kevent_naio_close_name,
 };

@@ -394,10 +394,51 @@ static void many_queues_at_one_socket_take_each_byte_once(void)
 	check_pins();
 }
 
+/*
+ *	main	begins, and a moment later waits: one event at a time
+ *	kernel	has begun to move them, as nobody waited
+ */
+static void events_come_in_the_order_of_the_transfers_whoever_moves_them(void)
+{
+	unsigned int round, i, total = rounds(300);
+	int q = queue_open(), fd[2];
+	struct rnd rnd = rnd_stream(11);
+	char in[TRANSFERS], out[TRANSFERS];
+	struct kevent_event ev;
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	tcp_pair(fd);
+	fill(out, sizeof(out), 0);
+	for (round = 0; round < total; round++) {
+		uint64_t end;
+
+		test_context("round %u", round);
+		for (i = 0; i < TRANSFERS; i++) {
+			struct transfer t = {
+				.ident = i, .buffer = &in[i], .length = 1,
+			};
+
+			CHECK_EQ(begin(q, fd[0], &t, KEVENT_NAIO_RECV, 0), 0);
+		}
+		CHECK_EQ(SYS(send(fd[1], out, sizeof(out), 0)), sizeof(out));
+		end = now_ns() + rnd_below(&rnd, 10 * NSEC_PER_MSEC);
+		while (now_ns() < end)
+			;
+		for (i = 0; i < TRANSFERS; i++) {
+			CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
+			CHECK_EQ(ev.ident, i);
+		}
+		check_pattern(in, sizeof(in), 0);
+	}
+	check_silent(q);
+}
+
 static const struct test_case cases[] = {
 	LONG_TEST(what_is_cancelled_while_bytes_arrive_loses_and_doubles_none, 180),
 	LONG_TEST(what_is_cancelled_while_bytes_leave_loses_and_doubles_none, 180),
 	LONG_TEST(many_at_once_keep_their_order_while_some_are_cancelled, 180),
+	LONG_TEST(events_come_in_the_order_of_the_transfers_whoever_moves_them,
+		  180),
 	LONG_TEST(many_queues_at_one_socket_take_each_byte_once, 180),
 	LONG_TEST(a_close_of_the_socket_ends_each_transfer_once, 180),
 	LONG_TEST(a_reset_by_the_peer_ends_each_transfer_once, 180),
