@@ -116,23 +116,21 @@ static void kevent_last_work(struct work_struct *work)
 }
 
 /**
- * kevent_put_file - let go of a file that was held for a moment
+ * kevent_put_last_file - let go of the last reference to a file
  * @file:	the file
  * @patient:	the caller may wait for the close; not where it may hold what that
  *		takes, as a poll of an epoll does
  *
- * It may have been closed meanwhile, and this be the last reference.  What closes
- * it then is not to wait until a thread that goes to sleep in WAIT is back from
- * there; nor, where that is a thread of the kernel, to keep all other files waiting
- * that such threads close.  Where it is soon over, a patient caller sees it closed.
+ * It was closed while it was held for a moment.  What closes it now is not to wait
+ * until a thread that goes to sleep in WAIT is back from there; nor, where that is a
+ * thread of the kernel, to keep all other files waiting that such threads close.
+ * Where it is soon over, a patient caller sees it closed.
  */
-void kevent_put_file(struct file *file, bool patient)
+void kevent_put_last_file(struct file *file, bool patient)
 {
-	struct kevent_last *last;
+	struct kevent_last *last = kmalloc(sizeof(*last),
+					   GFP_KERNEL | __GFP_NOWARN);
 
-	if (likely(kevent_file_put_unless_last(file)))
-		return;
-	last = kmalloc(sizeof(*last), GFP_KERNEL | __GFP_NOWARN);
 	if (!last) {
 		fput(file);
 		return;

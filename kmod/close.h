@@ -6,6 +6,8 @@
 #include <linux/list.h>
 #include <linux/types.h>
 
+#include "compat.h"
+
 struct kevent_mark;
 
 /**
@@ -28,7 +30,7 @@ struct kevent_close {
 void kevent_mark_born(void);
 void kevent_mark_died(void);
 void kevent_marks_wait(void);
-void kevent_put_file(struct file *file, bool patient);
+void kevent_put_last_file(struct file *file, bool patient);
 u32 kevent_file_kind(struct file *file);
 bool kevent_close_seen(u32 kind, struct file *file);
 int kevent_close_watch(struct kevent_close *close,
@@ -37,5 +39,16 @@ int kevent_close_watch(struct kevent_close *close,
 bool kevent_close_watched(struct kevent_close *close);
 void kevent_close_unwatch(struct kevent_close *close,
 			  void (*unhook)(struct kevent_close *close));
+
+/**
+ * kevent_put_file - let go of a file that was held for a moment
+ * @file:	the file
+ * @patient:	see kevent_put_last_file()
+ */
+static inline void kevent_put_file(struct file *file, bool patient)
+{
+	if (unlikely(!kevent_file_put_unless_last(file)))
+		kevent_put_last_file(file, patient);
+}
 
 #endif /* _KEVENT_CLOSE_H */

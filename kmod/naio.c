@@ -113,24 +113,6 @@ static int kevent_naio_permit(const struct kevent_naio *t, struct file *file)
 	return 0;
 }
 
-/**
- * kevent_naio_meaning - what a socket means by what it returns
- * @ret:	what it returned
- *
- * Return: -EAGAIN where it has to call first; -EINTR where it is to be tried again,
- * for a signal is none of a transfer's business; or @ret
- */
-int kevent_naio_meaning(int ret)
-{
-	if (ret == -EINTR || ret == -ERESTARTSYS)
-		return -EINTR;
-	/* a connection that is begun by what is to be sent */
-	if (ret == -EINPROGRESS)
-		return -EAGAIN;
-	/* at an urgent mark a stream says so for a signal */
-	return ret == -EAGAIN && signal_pending(current) ? -EINTR : ret;
-}
-
 /* Nothing was received: because there will never be anything again? */
 static bool kevent_naio_at_end(const struct kevent_naio *t, struct sock *sk)
 {
@@ -352,7 +334,8 @@ void kevent_naio_call(struct kevent_naio *t)
 		t->kevent.state &= ~KEVENT_ASLEEP;
 	wake = kevent_ready_locked(&t->kevent);
 	spin_unlock(&user->lock);
-	if (wake)
+	/* as kevent_wake_pollers() does: nearly always there is none */
+	if (wake && waitqueue_active(&user->poll_wait))
 		kevent_wake_pollers(user, true);
 }
 

@@ -6,13 +6,16 @@
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/signal.h>
 #include <linux/socket.h>
 #include <linux/spinlock.h>
 #include <linux/uio.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+#include <net/sock.h>
 
 #include "close.h"
+#include "compat.h"
 #include "kevent.h"
 
 struct cred;
@@ -178,8 +181,38 @@ static inline bool kevent_naio_sends(const struct kevent_naio *t)
 	return t->kevent.events & (KEVENT_NAIO_SEND | KEVENT_NAIO_SENDFILE);
 }
 
+/**
+ * kevent_naio_meaning - what a socket means by what it returns
+ * @ret:	what it returned
+ *
+ * Return: -EAGAIN where it has to call first; -EINTR where it is to be tried again,
+ * for a signal is none of a transfer's business; or @ret
+ */
+static inline int kevent_naio_meaning(int ret)
+{
+	if (ret == -EINTR || ret == -ERESTARTSYS)
+		return -EINTR;
+	/* a connection that is begun by what is to be sent */
+	if (ret == -EINPROGRESS)
+		return -EAGAIN;
+	/* at an urgent mark a stream says so for a signal */
+	return ret == -EAGAIN && signal_pending(current) ? -EINTR : ret;
+}
+
+/**
+ * kevent_end_file - the open file of a socket, to be put by kevent_put_file()
+ * @end:	the socket
+ *
+ * Return: the file, or NULL where it is closed
+ */
+static inline struct file *kevent_end_file(struct kevent_end *end)
+{
+	if (READ_ONCE(end->closed))
+		return NULL;
+	return kevent_get_file(&SOCKET_I(end->inode)->file);
+}
+
 /* naio.c */
-int kevent_naio_meaning(int ret);
 int kevent_naio_step(struct kevent_naio *t, struct socket *sock);
 int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock);
 int kevent_naio_shot(struct kevent_naio *t, struct socket *sock);
@@ -207,7 +240,6 @@ void kevent_lanes_exit(void);
 int kevent_end_get(struct kevent_naio *t, struct inode *inode);
 void kevent_end_put(struct kevent_naio *t);
 int kevent_end_hook(struct kevent_end *end, struct file *file);
-struct file *kevent_end_file(struct kevent_end *end);
 void kevent_ends_exit(void);
 
 /* naio_pin.c */

@@ -298,16 +298,3 @@ int kevent_end_hook(struct kevent_end *end, struct file *file)
 	mutex_unlock(&end->mutex);
 	return ret;
 }
-
-/**
- * kevent_end_file - the open file of a socket, to be put by kevent_put_file()
- * @end:	the socket
- *
- * Return: the file, or NULL where it is closed
- */
-struct file *kevent_end_file(struct kevent_end *end)
-{
-	if (READ_ONCE(end->closed))
-		return NULL;
-	return kevent_get_file(&SOCKET_I(end->inode)->file);
-}
