@@ -8,10 +8,11 @@ transfer with an error, one that asks for nothing is dropped by a timer.  What t
 in http_files.py.
 """
 
+import argparse
+import errno
 import os
 import resource
 import socket
-import sys
 import time
 from contextlib import suppress
 from itertools import count
@@ -23,6 +24,7 @@ from pykevent import Event, Flags, NaioEvents, Queue, SocketEvents
 
 IDLE = 30.0  # seconds that a client may take to ask, or take nothing of what is sent
 LISTENER, TIMER = 0, 1  # cookies; each client has another
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # of accept(): no use to repeat it
 
 
 class Client:
@@ -55,12 +57,7 @@ class Server:
     def handle(self, event: Event) -> None:
         """Whatever has happened."""
         if event.cookie == LISTENER:
-            with suppress(OSError):  # such as too many open files: the timer tries again
-                for _ in range(event.data):
-                    sock, cookie = self.listener.accept()[0], next(self.cookies)
-                    self.clients[cookie] = Client(self.queue, sock, cookie)
-                    self.asked[cookie] = time.monotonic()
-                self.queue.modify(self.accepting)
+            self.accept(event.data)
         elif event.cookie == TIMER:
             before = time.monotonic() - IDLE
             for cookie in [cookie for cookie, since in self.asked.items() if since < before]:
@@ -72,6 +69,18 @@ class Server:
                     return self.move(event.cookie, self.clients[event.cookie])
             self.drop(event.cookie)
         return None
+
+    def accept(self, waiting: int) -> None:
+        """Begin with so many clients, or as many as there is room for: the timer tries again."""
+        try:
+            for _ in range(waiting):
+                sock, cookie = self.listener.accept()[0], next(self.cookies)
+                self.clients[cookie] = Client(self.queue, sock, cookie)
+                self.asked[cookie] = time.monotonic()
+        except OSError as error:
+            if error.errno in FULL:
+                return
+        self.queue.modify(self.accepting)
 
     def moved(self, event: Event, client: Client) -> bool:
         """A transfer has ended; returns whether that was well."""
@@ -113,17 +122,30 @@ class Server:
 
 def main() -> None:
     """Serve until interrupted."""
-    directory, port, *host = sys.argv[1:]
+    parser = argparse.ArgumentParser(description="Serve the files of a directory by HTTP.")
+    parser.add_argument("directory")
+    parser.add_argument("port", type=int, help="0: any that is free")
+    parser.add_argument("host", nargs="?", default="127.0.0.1", help="an address (%(default)s)")
+    options = parser.parse_args()
+    if not os.path.isdir(options.directory):
+        parser.error(f"{options.directory} is no directory")
+    root = os.path.realpath(os.fsencode(options.directory)).rstrip(b"/")
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        address = options.host, options.port
+        listener = socket.create_server(address, family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        parser.error(str(error))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    listener = socket.create_server((host[0] if host else "127.0.0.1", int(port)), backlog=1024)
     listener.setblocking(False)
     # Clients have these from it: a peer that is silent or takes nothing is lost in the end.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * IDLE))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with suppress(KeyboardInterrupt), listener, pykevent.open() as queue:
-        server = Server(queue, listener, os.path.realpath(os.fsencode(directory)).rstrip(b"/"))
-        print("http://{}:{}/".format(*listener.getsockname()), flush=True)
+        server = Server(queue, listener, root)
+        host, port = listener.getsockname()[:2]
+        print(f"http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
         while True:
             for event in queue.wait():
                 server.handle(event)
