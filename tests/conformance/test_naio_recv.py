@@ -8,6 +8,8 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -242,6 +244,49 @@ def _waits(sock: socket.socket) -> bool:
         return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return False
+
+
+def test_of_a_datagram_its_bytes_are_told_and_not_who_has_sent_it(
+    queue: Queue, stack: ExitStack
+) -> None:
+    ends = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(3)]
+    for end in ends:
+        end.bind(("127.0.0.1", 0))
+    near, *senders = ends
+    buffers = [bytearray(5) for _ in senders]
+    for buffer, far in zip(buffers, senders, strict=True):
+        queue.recv_into(near, buffer)
+        far.sendto(b"hello", near.getsockname())
+    first, second = soon(queue, 2)
+    assert first == replace(second, ident=first.ident)
+    assert buffers == [b"hello", b"hello"]
+
+
+@kinds(["UNIX stream", "UNIX datagram", "UNIX seqpacket"])
+@pytest.mark.parametrize("multishot", [False, True])
+@pytest.mark.parametrize("early", [True, False])
+def test_of_a_message_its_bytes_are_told_and_descriptors_in_it_are_closed(
+    queue: Queue, ends: Pair, pipe: tuple[int, int], early: bool, multishot: bool
+) -> None:
+    near, far = ends
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    reader, writer = pipe
+    buffer = bytearray(10)
+    if not early:
+        queue.recv_into(near, buffer, multishot=multishot)
+    socket.send_fds(far, [b"hello"], [writer])
+    os.close(writer)
+    # It lives on in the message.
+    assert poll_bits(reader, select.POLLIN) == 0
+    opened = os.listdir("/proc/self/fd")
+    if early:
+        queue.recv_into(near, buffer, multishot=multishot)
+    event = one(queue)
+    assert (event.data, event.error) == (5, 0)
+    assert event.flags == (0 if multishot else EventFlags.LAST)
+    assert bytes(buffer) == b"hello" + bytes(5)
+    until_polled(reader, select.POLLHUP)
+    assert os.listdir("/proc/self/fd") == opened
 
 
 def test_a_socket_that_is_not_connected_is_told_by_an_event(queue: Queue) -> None:
