@@ -10,7 +10,9 @@ import mimetypes
 import os
 import re
 import stat
+import time
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -18,9 +20,12 @@ from urllib.parse import unquote_to_bytes
 LIMIT = 8192  # bytes of a request
 END = b"\r\n\r\n"
 TOKEN = r"[!#$%&'*+.^_`|~\w-]+"
-LINE = rf"({TOKEN}) (?:http://[^/?\s]+(/[^?\s]*)?|(/[^?\s]*))(?:\?\S*)? HTTP/1\.(\d)"
-FIELD = rf"({TOKEN}):[ \t]*([^\0\r\n]*?)[ \t]*"
-RANGE = r"bytes=(\d{0,18})-(\d{0,18})"
+LINE = re.compile(
+    rf"({TOKEN}) (?:http://[^/?\s]+(/[^?\s]*)?|(/[^?\s]*))(?:\?\S*)? HTTP/1\.(\d)", re.ASCII
+)
+FIELD = re.compile(rf"({TOKEN}):[ \t]*([^\0\r\n]*?)[ \t]*", re.ASCII)
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII | re.IGNORECASE)
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS = {errno.EACCES: 403, errno.EMFILE: 503, errno.ENFILE: 503}  # of others: 404
 
 
@@ -58,11 +63,8 @@ def answer(root: bytes, request: bytes) -> Reply:
         ranged = method == "GET" and "if-range" not in fields
         part = find_range(fields.get("range", ""), size) if ranged else None
         begin, end = part or (0, size)
-        kind, packed = mimetypes.guess_type(os.fsdecode(path))
-        more = [f"Content-Type: {kind if kind and not packed else 'application/octet-stream'}"]
-        more.append(
-            f"Content-Range: bytes {begin}-{end - 1}/{size}" if part else "Accept-Ranges: bytes"
-        )
+        ranges = f"Content-Range: bytes {begin}-{end - 1}/{size}"
+        more = [f"Content-Type: {kind_of(path)}", ranges if part else "Accept-Ranges: bytes"]
         head = make_head(206 if part else 200, keep, end - begin, more)
         if method == "GET" and end > begin:
             return Reply(head, keep, file, begin, end - begin)
@@ -74,16 +76,29 @@ def answer(root: bytes, request: bytes) -> Reply:
         status, more = STATUS.get(getattr(error, "errno", 0), 404), []
     if file >= 0:
         os.close(file)
-    body = f"{status} {HTTPStatus(status).phrase}\n".encode()
+    body = f"{status} {PHRASES[status]}\n".encode()
     head = make_head(status, keep, len(body), ["Content-Type: text/plain", *more])
     return Reply(head if method == "HEAD" else head + body, keep)
 
 
 def make_head(status: int, keep: bool, length: int, more: list[str]) -> bytes:
     """The status and the fields, `more` the last ones."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {formatdate(usegmt=True)}"]
-    lines += [f"Content-Length: {length}", f"Connection: {'keep-alive' if keep else 'close'}"]
-    return "\r\n".join([*lines, *more, "", ""]).encode()
+    first, date = f"HTTP/1.1 {status} {PHRASES[status]}", f"Date: {date_of(int(time.time()))}"
+    lines = [f"Content-Length: {length}", f"Connection: {'keep-alive' if keep else 'close'}"]
+    return "\r\n".join([first, date, *lines, *more, "", ""]).encode()
+
+
+@lru_cache(maxsize=1)
+def date_of(seconds: int) -> str:
+    """A point in time as HTTP writes it."""
+    return formatdate(seconds, usegmt=True)
+
+
+@lru_cache(maxsize=1024)
+def kind_of(path: bytes) -> str:
+    """The media type of a file, as far as its name tells."""
+    kind, packed = mimetypes.guess_type(os.fsdecode(path))
+    return kind if kind and not packed else "application/octet-stream"
 
 
 def parse(request: bytes) -> tuple[str, bytes, dict[str, str], bool]:
@@ -91,10 +106,10 @@ def parse(request: bytes) -> tuple[str, bytes, dict[str, str], bool]:
     if len(request) > LIMIT:
         raise Refused(431)
     first, *lines = request.decode("latin-1").split("\r\n")
-    found = re.fullmatch(LINE, first, re.ASCII)
+    found = LINE.fullmatch(first)
     fields: dict[str, str] = {}
     for line in lines:
-        field = re.fullmatch(FIELD, line, re.ASCII)
+        field = FIELD.fullmatch(line)
         if not field:
             raise Refused(400)
         name = field[1].lower()
@@ -127,7 +142,7 @@ def open_below(root: bytes, path: bytes) -> int:
 
 def find_range(wanted: str, size: int) -> tuple[int, int] | None:
     """Where a single range begins and ends; None: the whole file, as for all that is no such."""
-    found = re.fullmatch(RANGE, wanted, re.ASCII | re.IGNORECASE)
+    found = RANGE.fullmatch(wanted)
     first, last = found.groups() if found else ("", "")
     if not size or not (first or last) or (first and last and int(last) < int(first)):
         return None

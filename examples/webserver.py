@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A web server of static files on one queue: examples/webserver.py DIRECTORY PORT [HOST]
 
-The kernel receives requests and sends files, and tells when it has.  It does one of these for a
-client at a time; what is asked for meanwhile waits in the socket.  A client that vanishes ends its
-transfer with an error, one that asks for nothing is dropped by a timer.  What there is to answer is
-in http_files.py.
+The kernel receives requests and sends files, and tells when it has.  It sends one reply to a client
+at a time; what is asked for meanwhile is kept, and where that is much the rest waits in the socket.
+A client that vanishes ends its transfers with an error, one that asks for nothing is dropped by a
+timer.  What there is to answer is in http_files.py.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from itertools import count
 
-from http_files import answer, cut_request
+from http_files import LIMIT, answer, cut_request
 
 import pykevent
 from pykevent import Event, Flags, NaioEvents, Queue, SocketEvents
@@ -25,20 +25,35 @@ from pykevent import Event, Flags, NaioEvents, Queue, SocketEvents
 IDLE = 30.0  # seconds that a client may take to ask, or take nothing of what is sent
 LISTENER, TIMER = 0, 1  # cookies; each client has another
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # of accept(): no use to repeat it
+RECV = NaioEvents.RECV
 
 
 class Client:
     """A connection: what it has sent that is not answered, and what comes next."""
 
     def __init__(self, queue: Queue, sock: socket.socket, cookie: int) -> None:
-        self.sock = sock
+        self.queue, self.sock, self.cookie = queue, sock, cookie
         self.buffer = bytearray(2048)
-        self.receiver = queue.recv_into(
-            sock, self.buffer, multishot=True, dispatch=True, cookie=cookie
-        )
         self.data = b""
+        self.ended = False  # it sends no more
         self.keep = True  # after the last reply whatever comes is thrown away
-        self.due = 1  # bytes that the transfer under way must not fall short of
+        self.due = 0  # bytes that the reply under way must not fall short of; 0: there is none
+        self.receive()
+
+    def receive(self) -> None:
+        """Have the kernel receive, again and again: what one wait brings is gone by the next."""
+        self.receiver = self.queue.recv_into(
+            self.sock, self.buffer, multishot=True, cookie=self.cookie
+        )
+
+    def received(self, length: int) -> None:
+        """So much has come; 0 is the end."""
+        if not length:
+            self.ended = True
+        elif self.keep:
+            self.data += self.buffer[:length]
+            if self.due and len(self.data) > LIMIT:
+                self.receiver.cancel()  # until that is answered
 
 
 class Server:
@@ -56,19 +71,22 @@ class Server:
 
     def handle(self, event: Event) -> None:
         """Whatever has happened."""
-        if event.cookie == LISTENER:
+        client = self.clients.get(event.cookie)
+        if client:
+            try:
+                going = self.moved(event, client)
+            except OSError:
+                going = False
+            if not going:
+                self.drop(event.cookie)
+        elif event.cookie == LISTENER:
             self.accept(event.data)
         elif event.cookie == TIMER:
             before = time.monotonic() - IDLE
             for cookie in [cookie for cookie, since in self.asked.items() if since < before]:
                 self.drop(cookie)
             self.queue.modify(self.accepting)
-        elif event.cookie in self.clients:  # else it was dropped
-            with suppress(OSError):
-                if self.moved(event, self.clients[event.cookie]):
-                    return self.move(event.cookie, self.clients[event.cookie])
-            self.drop(event.cookie)
-        return None
+        # Else it is of a client that was dropped.
 
     def accept(self, waiting: int) -> None:
         """Begin with so many clients, or as many as there is room for: the timer tries again."""
@@ -83,32 +101,43 @@ class Server:
         self.queue.modify(self.accepting)
 
     def moved(self, event: Event, client: Client) -> bool:
-        """A transfer has ended; returns whether that was well."""
-        if event.error or event.data < client.due:
+        """A transfer has moved something; returns whether to go on."""
+        if event.error:
             return False
-        if event.events == NaioEvents.RECV:
-            client.data = client.data + client.buffer[: event.data] if client.keep else b""
-        else:
-            self.asked[event.cookie] = time.monotonic()
-            if not client.keep:
-                client.sock.shutdown(socket.SHUT_WR)  # to close would reset what is not read yet
-        return True
+        if event.events == RECV:
+            client.received(event.data)
+            return client.due > 0 or self.reply(client)
+        if event.data < client.due:
+            return False
+        client.due = 0
+        self.asked[event.cookie] = time.monotonic()
+        if not client.keep:
+            client.sock.shutdown(socket.SHUT_WR)  # to close would reset what is not read yet
+        return self.reply(client)
 
-    def move(self, cookie: int, client: Client) -> None:
-        """Have the kernel send a reply, or else receive more."""
-        request, rest = cut_request(client.data) if client.keep else (None, b"")
-        if request is None:
-            client.due = 1  # none is the end
-            client.receiver.resume()
-            return
-        del self.asked[cookie]
+    def reply(self, client: Client) -> bool:
+        """Have the kernel send the next reply, if there is one to be; returns whether to go on."""
+        if client.keep and client.data:
+            request, client.data = cut_request(client.data)
+            if request is not None:
+                self.send(client, request)
+                return True
+        if client.receiver.done and not client.ended:
+            client.receive()
+        return not client.ended
+
+    def send(self, client: Client, request: bytes) -> None:
+        """Have the kernel send the reply to a request."""
+        del self.asked[client.cookie]
         head, client.keep, file, offset, length = answer(self.root, request)
-        client.data, client.due = rest, len(head) + length
+        client.due = len(head) + length
         if file < 0:
-            self.queue.send(client.sock, head, cookie=cookie)
+            self.queue.send(client.sock, head, cookie=client.cookie)
             return
         try:
-            self.queue.sendfile(client.sock, file, offset, length, prefix=head, cookie=cookie)
+            self.queue.sendfile(
+                client.sock, file, offset, length, prefix=head, cookie=client.cookie
+            )
         finally:
             os.close(file)
 

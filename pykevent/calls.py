@@ -10,6 +10,8 @@ from pykevent.errors import call_error
 _libc_ioctl = ctypes.CDLL(None, use_errno=True).ioctl
 _libc_ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _libc_ioctl.restype = ctypes.c_int
+_first_byte = ctypes.c_char.from_buffer
+_address_of = ctypes.addressof
 
 # What fcntl.ioctl copies aside before it releases the GIL.
 _FCNTL_COPIES = 1024
@@ -32,8 +34,8 @@ def ioctl(fd: int, number: int, buffer: bytearray, *, blocking: bool) -> int:
         except OSError as failed:
             raise call_error(failed.errno or errno.EIO) from None
         return copied
-    argument = (ctypes.c_char * len(buffer)).from_buffer(buffer)
-    answer: int = _libc_ioctl(fd, number, ctypes.addressof(argument))
+    argument = _first_byte(buffer)
+    answer: int = _libc_ioctl(fd, number, _address_of(argument))
     if answer < 0:
         raise call_error(ctypes.get_errno())
     return answer

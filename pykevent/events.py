@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Events as the queue delivers them."""
 
+import struct
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import lru_cache
+from typing import cast
 
 from pykevent.abi import (
     EVENT,
@@ -31,9 +33,16 @@ _MASKS: dict[int, type[IntFlag]] = {
     EventType.NAIO: NaioEvents,
 }
 
-# To look at plain numbers, and to make flags of each number once, is what a queue has time for.
+# To look at plain numbers, and to make enumerations of each number once, is what a queue has time
+# for.
 _NAME, _ERROR = int(EventFlags.NAME), int(EventFlags.ERROR)
-_flags_of = lru_cache(maxsize=256)(EventFlags)
+_BROKEN, _LAST = int(EventFlags.BROKEN), int(EventFlags.LAST)
+_OVERFLOW, _TRUNCATED = int(EventFlags.OVERFLOW), int(EventFlags.TRUNCATED)
+_and = int.__and__  # which that of flags, in Python, takes many times as long as
+
+# A record with the three last fields as one number.
+_RECORD = struct.Struct("=QQQII")
+_WORD, _FIELDS = struct.Struct("=I"), struct.Struct("=HBB")
 
 EventMask = SocketEvents | PollEvents | InodeEvents | TimerEvents | UserEvents | NaioEvents | int
 """The mask of an event: which class depends on its type, a plain int where that is unknown."""
@@ -64,27 +73,27 @@ class Event:
     @property
     def broken(self) -> bool:
         """Whether the source was closed, or is otherwise gone, and the kevent with it."""
-        return bool(self.flags & EventFlags.BROKEN)
+        return _and(self.flags, _BROKEN) != 0
 
     @property
     def last(self) -> bool:
         """Whether the kevent was removed by this delivery."""
-        return bool(self.flags & EventFlags.LAST)
+        return _and(self.flags, _LAST) != 0
 
     @property
     def overflow(self) -> bool:
         """Whether inode events were lost before this one."""
-        return bool(self.flags & EventFlags.OVERFLOW)
+        return _and(self.flags, _OVERFLOW) != 0
 
     @property
     def truncated(self) -> bool:
         """Whether a datagram was longer than the buffer of the transfer."""
-        return bool(self.flags & EventFlags.TRUNCATED)
+        return _and(self.flags, _TRUNCATED) != 0
 
     @property
     def error(self) -> int:
         """The errno with which a transfer has failed; 0 where it has not."""
-        return self.count if int(self.flags) & _ERROR else 0
+        return self.count if _and(self.flags, _ERROR) else 0
 
     @property
     def rename(self) -> int:
@@ -94,10 +103,43 @@ class Event:
         return 0
 
 
+class _Made:
+    """An event in the making.
+
+    What is frozen is set field by field through a function, which takes four times as long; so
+    one that is not is filled, and becomes an `Event` with all that is in it.
+    """
+
+    __slots__ = Event.__slots__
+
+    def __init__(
+        self,
+        kind: EventType | int,
+        ident: int,
+        cookie: int,
+        events: EventMask,
+        flags: EventFlags,
+        data: int,
+        count: int,
+        name: bytes | None,
+    ) -> None:
+        self.type = kind
+        self.ident = ident
+        self.cookie = cookie
+        self.events = events
+        self.flags = flags
+        self.data = data
+        self.count = count
+        self.name = name
+        self.__class__ = Event  # type: ignore[assignment]
+
+
 @lru_cache(maxsize=1024)
-def _mask_of(kind: int, mask: int) -> EventMask:
+def _what_of(word: int) -> tuple[EventType | int, EventMask, EventFlags]:
+    """Type, mask and flags of an event, from the last four bytes of its record."""
+    mask, kind, flags = _FIELDS.unpack(_WORD.pack(word))
     known = _MASKS.get(kind)
-    return mask if known is None else known(mask)
+    return _TYPES.get(kind, kind), mask if known is None else known(mask), EventFlags(flags)
 
 
 def parse_records(data: bytes | bytearray | memoryview) -> list[Event]:
@@ -105,30 +147,23 @@ def parse_records(data: bytes | bytearray | memoryview) -> list[Event]:
 
     Raises ValueError where `data` does not end with the end of an event.
     """
-    events: list[Event] = []
-    offset, end = 0, len(data)
-    while offset < end:
-        if end - offset < EVENT.size:
-            raise ValueError(f"{end - offset} bytes are left over, a record takes {EVENT.size}")
-        cookie, ident, value, count, mask, kind, flags = EVENT.unpack_from(data, offset)
+    events: list[_Made] = []
+    over = len(data) % EVENT.size
+    records = _RECORD.iter_unpack(memoryview(data)[: len(data) - over])
+    offset = 0
+    for cookie, ident, value, count, word in records:
+        kind, mask, flags = _what_of(word)
         offset += EVENT.size
         name = None
-        if flags & _NAME:
-            room = name_records(value) * EVENT.size
-            if end - offset < room:
+        if _and(flags, _NAME):
+            following = name_records(value)
+            if len(data) - offset < following * EVENT.size:
                 raise ValueError(f"a name of {name_length(value)} bytes is cut off")
             name = bytes(data[offset : offset + name_length(value)])
-            offset += room
-        events.append(
-            Event(
-                _TYPES.get(kind, kind),
-                ident,
-                cookie,
-                _mask_of(kind, mask),
-                _flags_of(flags),
-                value,
-                count,
-                name,
-            )
-        )
-    return events
+            for _ in range(following):
+                next(records)
+            offset += following * EVENT.size
+        events.append(_Made(kind, ident, cookie, mask, flags, value, count, name))
+    if over:
+        raise ValueError(f"{over} bytes are left over, a record takes {EVENT.size}")
+    return cast(list[Event], events)

@@ -93,8 +93,9 @@ class Handle:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._closed = False
-        self._calls = 0
-        self._minimums: list[int] = []
+        # For each call in progress how many events it waits for.  Each thread adds to this list and
+        # takes from it at one stroke, so calls need no lock, which only closing is done under.
+        self._calls: list[int] = []
         self._waker: _Waker | None = None
         # Reentrant: a signal handler may close the queue in the middle of anything here.
         self._lock = threading.RLock()
@@ -116,24 +117,19 @@ class Handle:
 
         A call that may wait says for how many events, and tells leave() the same.
         """
-        with self._lock:
-            self._calls += 1
-            if minimum:
-                self._minimums.append(minimum)
-            # Counted first, then looked: a handler's close() before this line is seen by it, one
-            # after it finds the call counted.
-            if not self._closed:
-                return self._fd
+        self._calls.append(minimum)
+        # Counted first, then looked: a close() before this line is seen by it, one after it finds
+        # the call counted.
+        if not self._closed:
+            return self._fd
         self.leave(minimum)
         raise closed_error()
 
     def leave(self, minimum: int = 0) -> None:
         """End a call."""
-        with self._lock:
-            self._calls -= 1
-            if minimum:
-                self._minimums.remove(minimum)
-            if self._closed and not self._calls:
+        self._calls.remove(minimum)
+        if self._closed and not self._calls:
+            with self._lock:
                 self._release()
 
     def close(self) -> None:
@@ -142,14 +138,16 @@ class Handle:
             if self._closed:
                 return
             self._closed = True
-            if not self._calls:
+            # Calls may end meanwhile, and then wait for the lock to look after the descriptor.
+            most = max(self._calls, default=None)
+            if most is None:
                 self._release()
-            elif self._minimums:
-                self._wake()
+            elif most:
+                self._wake(most)
 
-    def _wake(self) -> None:
+    def _wake(self, most: int) -> None:
         try:
-            self._waker = _Waker(self._fd, max(self._minimums))
+            self._waker = _Waker(self._fd, most)
         except OSError as error:
             # The queue is full, no descriptor is left, or the device has neither type.
             message = f"threads that wait in the closed queue cannot be woken: {error}"
@@ -176,8 +174,10 @@ class Handle:
         """
         if not self._closed:
             return events
-        if self._waker is not None:
-            events = [event for event in events if event.cookie != self._waker.cookie]
+        with self._lock:  # Until it is over: it may be adding what woke us.
+            waker = self._waker
+        if waker is not None:
+            events = [event for event in events if event.cookie != waker.cookie]
         if not events:
             raise closed_error()
         return events

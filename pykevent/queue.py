@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 import struct
@@ -41,19 +42,26 @@ from pykevent.requests import (
     FileLike,
     Request,
     check_range,
-    check_transfer,
     descriptor_of,
-    naio_event,
+    receive_flags,
     removal,
     sendfile_argument,
 )
 from pykevent.timeouts import Deadline, make_deadline, no_wait
 from pykevent.transfers import Exported, Transfer, Transfers
 
+# Looked up and made once.
 _RESULT = struct.Struct("=i")
+_ADD_ONE, _MODIFY_ONE, _REMOVE_ONE = abi.ADD(1), abi.MODIFY(1), abi.REMOVE(1)
+_POST_ONE = abi.POST(1)
+_ONE = abi.BATCH.pack(1, 0, 0)
+_SOCKET, _NAIO, _USER = EventType.SOCKET, EventType.NAIO, EventType.USER
+_RECV, _SEND, _SENDFILE = map(int, (NaioEvents.RECV, NaioEvents.SEND, NaioEvents.SENDFILE))
+_wait_number = functools.cache(abi.WAIT)
 _REQUEST_RESULT: int = abi.kevent_request.result.offset
 _POST_RESULT: int = abi.kevent_post.result.offset
 _MEANT_OTHERWISE = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ELOOP)
+_HEADER_SIZE, _EVENT_SIZE = abi.WAIT_HEADER.size, abi.EVENT.size
 _MAX_CHANGES = (abi.MAX_SIZE - abi.WAIT_HEADER.size) // abi.REQUEST.size
 
 
@@ -199,7 +207,7 @@ class Queue:
         ENXIO for a type that the device does not know, EOPNOTSUPP for one it was built without,
         EINVAL for flags or events that the type does not take.
         """
-        self._one(abi.ADD, request)
+        self._one(_ADD_ONE, request)
 
     def add_many(self, requests: Iterable[Request]) -> list[int]:
         """Add each, in as few ioctls as hold them; returns 0 or -errno for each."""
@@ -241,7 +249,7 @@ class Queue:
 
         Raises FileNotFoundError where it is not in the queue, otherwise as `add`.
         """
-        self._one(abi.MODIFY, request)
+        self._one(_MODIFY_ONE, request)
 
     def modify_many(self, requests: Iterable[Request]) -> list[int]:
         """Modify each; returns 0 or -errno for each."""
@@ -255,7 +263,8 @@ class Queue:
         cancelled.  Raises FileNotFoundError where there is none, OSError with EBADF for a closed
         descriptor.
         """
-        self._one(abi.REMOVE, removal(kind, ident, stale=stale))
+        answer = self._one(_REMOVE_ONE, removal(kind, ident, stale=stale))
+        self._removed(0, answer, abi.BATCH.size, 1)
 
     def remove_many(
         self, requests: Iterable[Request | tuple[EventType | int, FileLike]]
@@ -280,7 +289,7 @@ class Queue:
         and so say it themselves.  Raises as `add`.
         """
         kind = _kind_of(fileobj)
-        if kind is EventType.SOCKET and not isinstance(events, SocketEvents):
+        if kind is _SOCKET and not isinstance(events, SocketEvents):
             events = SocketEvents(events)
             if events & PollEvents.IN:
                 events |= SocketEvents.ACCEPT
@@ -298,16 +307,11 @@ class Queue:
         Posts that were not delivered yet become one event: `count` says how many, and the last
         `data` stands.  Raises FileNotFoundError where no such kevent is in the queue.
         """
-        (result,) = self.post_many([(ident, data)])
-        if result:
-            raise self._refused(-result, EventType.USER)
+        self._single(_POST_ONE, _posting(ident, data), _POST_RESULT, _USER)
 
     def post_many(self, postings: Iterable[tuple[int, int]]) -> list[int]:
         """Post each (ident, data); returns 0 or -errno for each."""
-        entries = [
-            abi.POSTING.pack(check_range(ident, 64, "ident"), check_range(data, 64, "data"), 0, 0)
-            for ident, data in postings
-        ]
+        entries = [_posting(ident, data) for ident, data in postings]
         return self._batch(abi.POST, entries, abi.MAX_POSTS, _POST_RESULT)
 
     # Transfers
@@ -347,15 +351,9 @@ class Queue:
         with `waitall`, and for `dispatch` without `multishot`; OSError with ENOMEM past
         RLIMIT_MEMLOCK, EOPNOTSUPP for a kind of socket that is not supported, otherwise as `add`.
         """
-        flags = Flags(0)
-        for wanted, flag in (
-            (waitall, Flags.WAITALL),
-            (multishot, Flags.MULTISHOT),
-            (dispatch, Flags.DISPATCH),
-        ):
-            flags |= flag if wanted else Flags(0)
+        flags = receive_flags(waitall=waitall, multishot=multishot, dispatch=dispatch)
         exported = Exported(buffer, writable=True)
-        return self._transfer(NaioEvents.RECV, fileobj, exported, flags, cookie)
+        return self._transfer(_RECV, fileobj, exported, flags, cookie)
 
     def send(self, fileobj: FileLike, data: Any, *, cookie: int = 0) -> Transfer:
         """Have the kernel send all of `data`, any bytes-like object, by a socket; ioctl ADD.
@@ -363,8 +361,8 @@ class Queue:
         The event comes when the socket has taken every byte, which is not to say that the peer
         has.  A close of the socket before that cancels it.  Raises as `recv_into`.
         """
-        exported = Exported(data, writable=False)
-        return self._transfer(NaioEvents.SEND, fileobj, exported, Flags(0), cookie)
+        memory = data if type(data) is bytes else Exported(data, writable=False)
+        return self._transfer(_SEND, fileobj, memory, 0, cookie)
 
     def sendfile(
         self,
@@ -389,11 +387,7 @@ class Queue:
         where too many are being sent, otherwise as `recv_into`.
         """
         argument = sendfile_argument(file, offset, length, prefix, suffix)
-        exported = Exported(argument, writable=False)
-        try:
-            return self._transfer(NaioEvents.SENDFILE, fileobj, exported, Flags(0), cookie)
-        finally:
-            exported.release()
+        return self._transfer(_SENDFILE, fileobj, argument, 0, cookie)
 
     # Waiting
 
@@ -468,25 +462,17 @@ class Queue:
     # Inside
 
     def _transfer(
-        self, kind: NaioEvents, fileobj: FileLike, exported: Exported, flags: Flags, cookie: int
+        self, kind: int, fileobj: FileLike, memory: Exported | bytes, flags: int, cookie: int
     ) -> Transfer:
-        try:
-            check_transfer(kind, exported.length, flags)
-        except ValueError:
-            exported.release()
-            raise
+        transfer = Transfer(self, kind, fileobj, memory, flags, cookie)
+        self._transfers.add(transfer, self._submit)
+        return transfer
 
-        def request(ident: int) -> Request:
-            address, length = exported.address, exported.length
-            return naio_event(ident, kind, fileobj, address, length, flags, cookie)
+    def _submit(self, transfer: Transfer) -> None:
+        self._single(_ADD_ONE, transfer.encode(), _REQUEST_RESULT, _NAIO, transfer.kind)
 
-        return self._transfers.add(
-            kind,
-            exported,
-            self._cancel,
-            lambda ident: self.modify(request(ident)),
-            lambda ident: self.add(request(ident)),
-        )
+    def _resume(self, transfer: Transfer) -> None:
+        self._single(_MODIFY_ONE, transfer.encode(), _REQUEST_RESULT, _NAIO, transfer.kind)
 
     def _cancel(self, transfer: Transfer) -> bool:
         """Remove a transfer; False where its event was delivered, or another thread has it."""
@@ -519,17 +505,17 @@ class Queue:
             if (kind, was, result) == (EventType.NAIO, op, 0):
                 self._transfers.removed(ident, moved, error)
 
-    def _call(self, number: int, buffer: bytearray) -> None:
+    def _call(self, number: int, buffer: bytearray) -> int:
         """A call that does not wait.  Interrupted, it has done nothing and is made again."""
+        handle = self._handle
         while True:
-            fd = self._handle.enter()
+            fd = handle.enter()
             try:
-                calls.ioctl(fd, number, buffer, blocking=False)
-                return
+                return calls.ioctl(fd, number, buffer, blocking=False)
             except InterruptedError:
                 continue
             finally:
-                self._handle.leave()
+                handle.leave()
 
     def _batch(
         self, number: Callable[[int], int], entries: list[bytes], most: int, result_at: int
@@ -551,11 +537,21 @@ class Queue:
         entries = [request.encode() for request in requests]
         return self._batch(number, entries, abi.MAX_REQUESTS, _REQUEST_RESULT)
 
-    def _one(self, number: Callable[[int], int], request: Request) -> None:
-        (result,) = self._many(number, (request,))
-        if result:
-            modify = number is abi.MODIFY
-            raise self._refused(-result, request.type, events=request.events, modify=modify)
+    def _one(self, number: int, request: Request) -> bytearray:
+        entry = request.encode()
+        return self._single(number, entry, _REQUEST_RESULT, request.type, request.events)
+
+    def _single(
+        self, number: int, entry: bytes, result_at: int, kind: int, events: int = 0
+    ) -> bytearray:
+        """Send one entry; returns it as it was answered, and raises where it was refused."""
+        buffer = bytearray(_ONE + entry)
+        if self._call(number, buffer) != 1:
+            (result,) = _RESULT.unpack_from(buffer, abi.BATCH.size + result_at)
+            if result:
+                modify = number == _MODIFY_ONE
+                raise self._refused(-result, kind, events=events, modify=modify)
+        return buffer
 
     def _refused(self, error: int, kind: int, *, events: int = 0, modify: bool = False) -> OSError:
         """The error of a request, as this device means it."""
@@ -567,10 +563,10 @@ class Queue:
 
     def _wait(self, deadline: Deadline, minimum: int, room: int) -> list[Event]:
         while True:
-            header = _header(deadline, minimum, room, 0)
-            buffer = bytearray(header + bytes(room * abi.EVENT.size))
+            buffer = bytearray(_HEADER_SIZE + room * _EVENT_SIZE)
+            _fill_header(buffer, deadline, minimum, room, 0)
             try:
-                return self._deliver(abi.WAIT(room), buffer, 0, deadline, minimum)
+                return self._deliver(_wait_number(room), buffer, 0, deadline, minimum)
             except InterruptedError:
                 # The handler has run and has not raised (PEP 475).  The deadline is a point in
                 # time, so the same call waits for what is left of it.
@@ -585,10 +581,12 @@ class Queue:
         room: int,
     ) -> list[Event]:
         """One CHANGE_WAIT; extends `results` also where OSError says EINTR or EMSGSIZE."""
-        header = _header(deadline, minimum, room, len(entries))
-        buffer = bytearray(header + b"".join(entries) + bytes(room * abi.EVENT.size))
+        changes = b"".join(entries)
+        buffer = bytearray(_HEADER_SIZE + len(changes) + room * _EVENT_SIZE)
+        _fill_header(buffer, deadline, minimum, room, len(entries))
+        buffer[_HEADER_SIZE : _HEADER_SIZE + len(changes)] = changes
         number = abi.CHANGE_WAIT(len(entries), room)
-        at = abi.WAIT_HEADER.size + _REQUEST_RESULT
+        at = _HEADER_SIZE + _REQUEST_RESULT
         try:
             events = self._deliver(number, buffer, len(entries), deadline, minimum)
         except OSError as error:
@@ -606,8 +604,9 @@ class Queue:
     def _deliver(
         self, number: int, buffer: bytearray, changes: int, deadline: Deadline, minimum: int
     ) -> list[Event]:
-        waits_for = minimum if deadline.blocks else 0
-        fd = self._handle.enter(waits_for)
+        waits_for = minimum if deadline.timeout else 0
+        handle = self._handle
+        fd = handle.enter(waits_for)
         try:
             calls.ioctl(fd, number, buffer, blocking=waits_for > 0)
         except OSError as error:
@@ -616,17 +615,15 @@ class Queue:
                 raise room_error(minimum, room) from None
             raise
         finally:
-            self._handle.leave(waits_for)
+            handle.leave(waits_for)
             # Also where the wait has failed; a call that did nothing says so by `changed`.
-            if abi.WAIT_HEADER.unpack_from(buffer)[1]:
-                self._removed(Op.REMOVE, buffer, abi.WAIT_HEADER.size, changes)
+            if changes and abi.WAIT_HEADER.unpack_from(buffer)[1]:
+                self._removed(Op.REMOVE, buffer, _HEADER_SIZE, changes)
         records: int = abi.WAIT_HEADER.unpack_from(buffer)[7]
-        start = abi.WAIT_HEADER.size + changes * abi.REQUEST.size
-        events = parse_records(memoryview(buffer)[start : start + records * abi.EVENT.size])
-        for event in events:
-            if event.type == EventType.NAIO:
-                self._transfers.delivered(event)
-        return self._handle.delivered(events)
+        start = _HEADER_SIZE + changes * abi.REQUEST.size
+        events = parse_records(memoryview(buffer)[start : start + records * _EVENT_SIZE])
+        self._transfers.delivered(events)
+        return handle.delivered(events)
 
 
 def open(device: str | os.PathLike[str] | None = None, *, nonblocking: bool = False) -> Queue:
@@ -648,16 +645,28 @@ def _kind_of(fileobj: FileLike) -> EventType:
     return EventType.SOCKET if stat.S_ISSOCK(mode) else EventType.POLL
 
 
+def _posting(ident: int, data: int) -> bytes:
+    try:
+        return abi.POSTING.pack(ident, data, 0, 0)
+    except struct.error:
+        check_range(ident, 64, "ident")
+        check_range(data, 64, "data")
+        raise
+
+
 def _check_room(minimum: int, room: int) -> None:
+    if type(minimum) is int and type(room) is int and 0 <= minimum <= room <= abi.MAX_RECORDS:
+        return
     check_range(minimum, 32, "min")
     if not 0 <= room <= abi.MAX_RECORDS:
         raise ValueError(f"max must be from 0 to {abi.MAX_RECORDS} records, not {room}")
 
 
-def _header(deadline: Deadline, minimum: int, room: int, changes: int) -> bytes:
-    return abi.WAIT_HEADER.pack(
-        changes, 0, minimum, room, deadline.timeout, deadline.clock, deadline.flags, 0, 0, 0
-    )
+def _fill_header(
+    buffer: bytearray, deadline: Deadline, minimum: int, room: int, changes: int
+) -> None:
+    timeout, clock, flags = deadline.timeout, deadline.clock, deadline.flags
+    abi.WAIT_HEADER.pack_into(buffer, 0, changes, 0, minimum, room, timeout, clock, flags, 0, 0, 0)
 
 
 def _results(buffer: bytearray, first: int, step: int, number: int) -> list[int]:

@@ -42,6 +42,9 @@ BytesLike = bytes | bytearray | memoryview
 """Bytes to be read at once."""
 
 _DESCRIPTORS = frozenset((EventType.SOCKET, EventType.POLL, EventType.INODE))
+# As plain numbers: looking an enumeration's member up, and the operators of flags, are slow.
+_RECV = int(NaioEvents.RECV)
+_WAITALL, _MULTISHOT, _DISPATCH = int(Flags.WAITALL), int(Flags.MULTISHOT), int(Flags.DISPATCH)
 
 
 def descriptor_of(fileobj: FileLike) -> int:
@@ -62,6 +65,8 @@ def descriptor_of(fileobj: FileLike) -> int:
 
 def identity_of(kind: int, ident: FileLike) -> int:
     """The number that names a kevent of type `kind`."""
+    if type(ident) is int and 0 <= ident < 1 << 64:
+        return ident  # whatever the type
     if kind in _DESCRIPTORS:
         return check_range(descriptor_of(ident), 64, "ident")
     if not isinstance(ident, int):
@@ -102,10 +107,12 @@ class Request:
 
     def encode(self, op: Op | int = 0) -> bytes:
         """The 56 bytes of ``struct kevent_request``; `op` only within CHANGE_WAIT."""
-        if len(self.params) > 3:
-            raise ValueError(f"a request has room for 3 params, not {len(self.params)}")
+        params = self.params
+        if len(params) != 3:
+            if len(params) > 3:
+                raise ValueError(f"a request has room for 3 params, not {len(params)}")
+            params = (*params, 0, 0, 0)[:3]
         ident = identity_of(self.type, self.ident)
-        params = (*self.params, 0, 0, 0)[:3]
         try:
             return REQUEST.pack(
                 ident, self.cookie, self.type, op, self.flags, self.events, 0, *params
@@ -237,16 +244,22 @@ def naio_event(
     return Request(EventType.NAIO, ident, events, flags, cookie, params)
 
 
-def check_transfer(events: NaioEvents, length: int, flags: Flags) -> None:
+def receive_flags(*, waitall: bool, multishot: bool, dispatch: bool) -> int:
+    """The flags of a receive; ValueError where the device would only say EINVAL."""
+    if multishot and waitall:
+        raise ValueError("multishot takes whatever came: not with waitall")
+    if dispatch and not multishot:
+        raise ValueError("dispatch is for multishot")
+    whole, again = _WAITALL if waitall else 0, _MULTISHOT if multishot else 0
+    return whole | again | (_DISPATCH if dispatch else 0)
+
+
+def check_length(events: int, length: int) -> None:
     """ValueError, which says more than the device's EINVAL, where it would refuse the transfer."""
     if length > NAIO_MAX:
         raise ValueError(f"a transfer has at most {NAIO_MAX:#x} bytes, not {length:#x}")
-    if not length and events == NaioEvents.RECV:
+    if not length and events == _RECV:
         raise ValueError("an empty buffer receives nothing")
-    if flags & Flags.MULTISHOT and flags & Flags.WAITALL:
-        raise ValueError("multishot takes whatever came: not with waitall")
-    if flags & Flags.DISPATCH and not flags & Flags.MULTISHOT:
-        raise ValueError("dispatch is for multishot")
 
 
 def sendfile_argument(
@@ -260,16 +273,22 @@ def sendfile_argument(
 
     `length` None: all up to the end of the file.
     """
-    if isinstance(file, (str, bytes, os.PathLike)):
+    if type(file) is not int and isinstance(file, (str, bytes, os.PathLike)):
         raise TypeError(f"{file!r} is not an open file: open() it first")
-    prefix, suffix = bytes(memoryview(prefix)), bytes(memoryview(suffix))
+    # By way of a view, for bytes() makes them of numbers as well.
+    prefix = prefix if type(prefix) is bytes else bytes(memoryview(prefix))
+    suffix = suffix if type(suffix) is bytes else bytes(memoryview(suffix))
     if len(prefix) + len(suffix) > SENDFILE_EXTRA:
         raise ValueError(f"prefix and suffix are more than {SENDFILE_EXTRA} bytes together")
-    part = SENDFILE_ALL if length is None else check_range(length, 63, "length")
+    if length is None:
+        length = SENDFILE_ALL
+    elif type(length) is not int or not 0 <= length < 1 << 63:
+        check_range(length, 63, "length")
     fd = descriptor_of(file)
     try:
-        return SENDFILE.pack(offset, part, fd, 0, len(prefix), len(suffix)) + prefix + suffix
+        head = SENDFILE.pack(offset, length, fd, 0, len(prefix), len(suffix))
     except struct.error:
         check_range(offset, 64, "offset")
         check_range(fd, 31, "file")
         raise
+    return head + prefix + suffix if suffix else head + prefix

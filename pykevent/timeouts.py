@@ -28,7 +28,7 @@ def nanoseconds(seconds: float) -> int:
     return ns
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deadline:
     """When a wait ends, as the fields of ``struct kevent_wait`` want it."""
 
@@ -56,6 +56,8 @@ def make_deadline(
     simply repeated.  Raises TypeError where more than one is given, ValueError and OverflowError
     as `nanoseconds` does.
     """
+    if timeout is None and timeout_ns is None and deadline_ns is None:
+        return Deadline(WAIT_FOREVER, clock, 0)
     if sum(value is not None for value in (timeout, timeout_ns, deadline_ns)) > 1:
         raise TypeError("give only one of timeout, timeout_ns and deadline_ns")
     if deadline_ns is not None:
@@ -64,9 +66,7 @@ def make_deadline(
         return Deadline(max(deadline_ns, 0), clock, WaitFlags.ABSTIME)
     if timeout is not None:
         timeout_ns = nanoseconds(timeout)
-    if timeout_ns is None:
-        return Deadline(WAIT_FOREVER, clock, 0)
-    if timeout_ns <= 0:
+    if timeout_ns is None or timeout_ns <= 0:
         return Deadline(0, clock, 0)
     # The real-time clock can be set while we wait; a length of time cannot change with it.
     if clock == time.CLOCK_REALTIME:

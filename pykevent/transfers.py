@@ -10,16 +10,19 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-from pykevent.abi import EventFlags, EventType, NaioEvents
+from pykevent.abi import NAIO_MAX, REQUEST, EventFlags, EventType, NaioEvents
 from pykevent.errors import request_error
 from pykevent.events import Event
+from pykevent.requests import FileLike, check_length, descriptor_of, naio_event
 
-_Obtain = Callable[[Any, Any, int], int]
+if TYPE_CHECKING:
+    from pykevent.queue import Queue
 
 
 class _Buffer(ctypes.Structure):
@@ -39,6 +42,9 @@ class _Buffer(ctypes.Structure):
         ("internal", ctypes.c_void_p),
     )
 
+    def __del__(self) -> None:
+        _release(ctypes.byref(self))  # which does nothing for the second time
+
 
 _obtain = ctypes.pythonapi.PyObject_GetBuffer
 _obtain.argtypes = (ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int)
@@ -47,9 +53,15 @@ _release = ctypes.pythonapi.PyBuffer_Release
 _release.argtypes = (ctypes.POINTER(_Buffer),)
 _release.restype = None
 
-# As plain numbers, for there is one look at each for every event.
+# Where in an object of bytes they begin; one more, a NUL, follows them, and is in the size.
+_BYTES_AT = bytes.__basicsize__ - 1
+
+# As plain values, for there is one look at each for every event.
+_NAIO = EventType.NAIO
+_RECV = int(NaioEvents.RECV)
 _LAST, _BROKEN = int(EventFlags.LAST), int(EventFlags.BROKEN)
 _TRUNCATED = int(EventFlags.TRUNCATED)
+_and = int.__and__
 
 _SIMPLE = 0
 _WRITABLE = 1
@@ -57,6 +69,8 @@ _WRITABLE = 1
 
 class Exported:
     """The memory of an object, which stays where it is until release()."""
+
+    __slots__ = ("_view", "address", "length", "source")
 
     def __init__(self, source: Any, *, writable: bool) -> None:
         """BufferError where it is not contiguous, or read-only; TypeError if it has no memory."""
@@ -74,9 +88,6 @@ class Exported:
         if view is not None:
             _release(ctypes.byref(view))
 
-    def __del__(self) -> None:
-        self.release()
-
 
 class Transfer:
     """One transfer of a queue, from `Queue.recv_into`, `Queue.send` or `Queue.sendfile`.
@@ -86,15 +97,32 @@ class Transfer:
     has many events, and here stands what the latest one said.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_cookie",
+        "_done",
+        "_fileobj",
+        "_flags",
+        "_memory",
+        "_queue",
+        "broken",
+        "error",
+        "ident",
+        "kind",
+        "moved",
+        "truncated",
+    )
+
     def __init__(
         self,
-        ident: int,
-        kind: NaioEvents,
-        exported: Exported,
-        cancel: Callable[[Transfer], bool],
-        resume: Callable[[int], None],
+        queue: Queue,
+        kind: int,
+        fileobj: FileLike,
+        memory: Exported | bytes,
+        flags: int,
+        cookie: int,
     ) -> None:
-        self.ident = ident
+        self.ident = 0
         self.moved = 0
         """Bytes, once `done`; of a multishot those that the latest event told of."""
         self.error = 0
@@ -103,10 +131,12 @@ class Transfer:
         """Whether a datagram was longer than the buffer."""
         self.broken = False
         """Whether the socket was closed."""
-        self._kind = kind
-        self._exported = exported
-        self._cancel = cancel
-        self._resume = resume
+        self._queue = queue
+        self.kind = kind
+        self._fileobj = fileobj
+        self._memory = memory
+        self._flags = flags
+        self._cookie = cookie
         self._done = False
 
     def __repr__(self) -> str:
@@ -127,14 +157,14 @@ class Transfer:
         its event was delivered; where another thread's wait has it, the handle is `done` in a
         moment.
         """
-        return self._cancel(self)
+        return self._queue._cancel(self)
 
     @property
     def received(self) -> bytes:
         """What came: the first `moved` bytes of the buffer.  ValueError unless it is a receive."""
-        if self._kind != NaioEvents.RECV:
+        if self.kind != _RECV or not isinstance(self._memory, Exported):
             raise ValueError("this transfer does not receive")
-        return bytes(memoryview(self._exported.source).cast("B")[: self.moved])
+        return bytes(memoryview(self._memory.source).cast("B")[: self.moved])
 
     def resume(self) -> None:
         """Let a multishot with `dispatch` have its next event; ioctl MODIFY.
@@ -143,7 +173,7 @@ class Transfer:
         The socket object has to be open: ValueError where it was closed, though a duplicate keeps
         the transfer going; for a number OSError with EBADF, or EINVAL if it is another socket's.
         """
-        self._resume(self.ident)
+        self._queue._resume(self)
 
     def result(self) -> int:
         """The bytes moved.  OSError with its errno if it failed, ValueError if it has not ended."""
@@ -151,25 +181,54 @@ class Transfer:
             raise ValueError("the transfer has not ended")
         if self.error:
             if self.error in (errno.ENOMEM, errno.EFAULT):
-                raise request_error(self.error, EventType.NAIO, events=self._kind)
+                raise request_error(self.error, EventType.NAIO, events=self.kind)
             raise OSError(self.error, os.strerror(self.error))
         return self.moved
 
-    def settle(
-        self,
-        moved: int,
-        error: int,
-        *,
-        truncated: bool = False,
-        broken: bool = False,
-        last: bool = True,
-    ) -> None:
-        """It has come to that; with the `last` event the buffer is its owner's again."""
-        self.moved, self.error = moved, error
-        self.truncated, self.broken = truncated, broken
-        if last:
+    def encode(self) -> bytes:
+        """The 56 bytes of ``struct kevent_request``.
+
+        Raises as encoding a `Request` does, and ValueError for a length that is refused.
+        """
+        memory = self._memory
+        if isinstance(memory, bytes):
+            # Never moved: that there is a reference is enough.
+            address, length = id(memory) + _BYTES_AT, len(memory)
+        else:
+            address, length = memory.address, memory.length
+        if not 0 < length <= NAIO_MAX:
+            check_length(self.kind, length)
+        fd = descriptor_of(self._fileobj)
+        kind, flags = self.kind, self._flags
+        try:
+            return REQUEST.pack(
+                self.ident, self._cookie, _NAIO, 0, flags, kind, 0, address, length, fd
+            )
+        except struct.error:
+            # Which says what does not fit.
+            return naio_event(self.ident, kind, fd, address, length, flags, self._cookie).encode()
+
+    def tell(self, event: Event, flags: int) -> None:
+        """An event of it, with these flags, has arrived."""
+        self.moved = event.data
+        self.error = event.error
+        self.truncated = flags & _TRUNCATED != 0
+        self.broken = flags & _BROKEN != 0
+        if flags & _LAST:
             self._done = True
-            self._exported.release()
+            self.release()
+
+    def settle(self, moved: int, error: int) -> None:
+        """It has ended, without an event, and come to that."""
+        self.moved, self.error = moved, error
+        self.truncated = self.broken = False
+        self._done = True
+        self.release()
+
+    def release(self) -> None:
+        """The buffer is its owner's again."""
+        if isinstance(self._memory, Exported):
+            self._memory.release()
 
 
 class Transfers:
@@ -183,28 +242,21 @@ class Transfers:
         self._all: dict[int, Transfer] = {}
         _everyone.add(self)
 
-    def add(
-        self,
-        kind: NaioEvents,
-        exported: Exported,
-        cancel: Callable[[Transfer], bool],
-        resume: Callable[[int], None],
-        submit: Callable[[int], None],
-    ) -> Transfer:
+    def add(self, transfer: Transfer, submit: Callable[[Transfer], None]) -> None:
         """Have a transfer submitted under a number of its own."""
         with self.lock:
             while True:
-                self._next = (self._next + 1) % 2**63
-                ident = 2**63 + self._next
-                transfer = self._all[ident] = Transfer(ident, kind, exported, cancel, resume)
+                self._next = (self._next + 1) & (2**63 - 1)
+                ident = transfer.ident = 2**63 + self._next
+                self._all[ident] = transfer
                 try:
-                    submit(ident)
-                    return transfer
+                    submit(transfer)
+                    return
                 except FileExistsError:
                     del self._all[ident]
                 except BaseException:
                     del self._all[ident]
-                    exported.release()
+                    transfer.release()
                     raise
 
     @property
@@ -224,23 +276,20 @@ class Transfers:
             if transfer is not None:
                 transfer.settle(moved, error)
 
-    def delivered(self, event: Event) -> None:
-        """An event of a transfer has arrived, perhaps of none of these."""
+    def delivered(self, events: Iterable[Event]) -> None:
+        """Events have arrived, of transfers or not, perhaps of none of these."""
+        if not self._all:
+            return
         with self.lock:
-            transfer = self._all.get(event.ident)
-            if transfer is None:
-                return
-            flags = int(event.flags)
-            last = bool(flags & _LAST)
-            if last:
-                del self._all[event.ident]
-            transfer.settle(
-                event.data,
-                event.error,
-                truncated=bool(flags & _TRUNCATED),
-                broken=bool(flags & _BROKEN),
-                last=last,
-            )
+            for event in events:
+                if event.type is not _NAIO:
+                    continue
+                transfer = self._all.get(event.ident)
+                if transfer is not None:
+                    flags = _and(event.flags, -1)  # a plain number
+                    if flags & _LAST:
+                        del self._all[event.ident]
+                    transfer.tell(event, flags)
 
     def forked(self) -> None:
         """In a forked child: they are the parent's."""

@@ -453,6 +453,19 @@ def test_requests_that_come_at_once_are_answered_in_order(server: Server) -> Non
         sender.join()
 
 
+def test_what_is_asked_for_while_a_reply_is_not_read_waits(server: Server) -> None:
+    many = [get("/page")] * 1000  # more than the server takes at once, or keeps
+    with server.connect(room=4096) as sock, sock.makefile("rb") as stream:
+        sock.sendall(get("/large"))
+        sender = threading.Thread(target=sock.sendall, args=(b"".join(many),))
+        sender.start()
+        assert server.ask("/byte").body == content("byte")
+        assert read_reply(stream).body == content("large")
+        for _ in many:
+            assert read_reply(stream).body == content("page")
+        sender.join()
+
+
 def test_a_request_may_come_byte_by_byte(server: Server) -> None:
     with server.connect() as sock, sock.makefile("rb") as stream:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Records to events: names, types, bits that nobody knows."""
 
+import dataclasses
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,3 +157,15 @@ def test_rename_is_the_low_half_of_an_inode_events_data() -> None:
 def test_an_event_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         an_event(4, 1).count = 2  # type: ignore[misc]
+
+
+def test_an_event_that_came_is_as_one_that_was_made() -> None:
+    came = an_event(7, 1, EventFlags.LAST, data=5)
+    made = Event(EventType.NAIO, 5, 7, NaioEvents.RECV, EventFlags.LAST, 5, 1)
+    assert type(came) is Event
+    assert came == made
+    assert (hash(came), repr(came)) == (hash(made), repr(made))
+    assert dataclasses.replace(came, data=6).data == 6
+    assert pickle.loads(pickle.dumps(came)) == made
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        came.data = 6  # type: ignore[misc]

@@ -8,6 +8,7 @@ import errno
 import gc
 import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -281,6 +282,26 @@ def test_a_sendfile_names_the_file_and_what_goes_round_it(
 def test_a_sendfile_without_a_length_is_all_of_the_file(queue: Queue, read: list[bytes]) -> None:
     queue.sendfile(5, 7)
     assert read == [abi.SENDFILE.pack(0, abi.SENDFILE_ALL, 7, 0, 0, 0)]
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+def test_a_send_names_the_bytes(
+    device: FakeDevice, queue: Queue, read: list[bytes], make: Callable[[bytes], object]
+) -> None:
+    text = bytes(range(256))
+    for begin in (0, 1, 255):
+        queue.send(5, make(text[begin:]))
+        assert read.pop() == text[begin:]
+
+
+def test_bytes_that_are_sent_stay_until_the_event_is_seen(device: FakeDevice, queue: Queue) -> None:
+    text = bytes(range(256))
+    before = sys.getrefcount(text)
+    ident = queue.send(5, text).ident
+    assert sys.getrefcount(text) > before
+    end(device, ident, 256)
+    queue.wait(0)
+    assert sys.getrefcount(text) == before
 
 
 def test_a_sendfile_holds_nothing_after_the_call(device: FakeDevice, queue: Queue) -> None:
