@@ -44,6 +44,7 @@ from pykevent.requests import (
     check_range,
     descriptor_of,
     receive_flags,
+    receive_length,
     removal,
     sendfile_argument,
 )
@@ -319,7 +320,12 @@ class Queue:
     def recv(
         self, fileobj: FileLike, length: int, *, waitall: bool = False, cookie: int = 0
     ) -> Transfer:
-        """As `recv_into` with a buffer of its own; `Transfer.received` is what came."""
+        """As `recv_into` with a buffer of its own; `Transfer.received` is what came.
+
+        Raises TypeError where `length` is no int, and ValueError unless it is from 1 to 0x7ffff000.
+        """
+        if type(length) is not int or not 0 < length <= abi.NAIO_MAX:
+            length = receive_length(length)
         return self.recv_into(fileobj, bytearray(length), waitall=waitall, cookie=cookie)
 
     def recv_into(

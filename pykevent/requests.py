@@ -244,6 +244,20 @@ def naio_event(
     return Request(EventType.NAIO, ident, events, flags, cookie, params)
 
 
+def receive_length(length: int) -> int:
+    """`length` itself; TypeError or ValueError where so many bytes cannot be received."""
+    try:
+        if isinstance(length, bool):
+            raise TypeError
+        number = operator.index(length)
+    except TypeError:
+        kind = type(length).__name__
+        raise TypeError(f"length must be an int, not {kind}: recv_into() takes a buffer") from None
+    if not 0 < number <= NAIO_MAX:
+        raise ValueError(f"length must be from 1 to {NAIO_MAX:#x}, not {length}")
+    return number
+
+
 def receive_flags(*, waitall: bool, multishot: bool, dispatch: bool) -> int:
     """The flags of a receive; ValueError where the device would only say EINVAL."""
     if multishot and waitall:

@@ -89,6 +89,35 @@ def test_an_error_is_an_oserror_with_its_errno(device: FakeDevice, queue: Queue)
         transfer.result()
 
 
+@pytest.mark.parametrize(
+    ("length", "error", "said"),
+    [
+        (bytearray(3), TypeError, "not bytearray: recv_into"),
+        (b"", TypeError, "not bytes: recv_into"),
+        (True, TypeError, "length must be an int, not bool"),
+        ("1", TypeError, "length must be an int, not str"),
+        (1.5, TypeError, "length must be an int, not float"),
+        (None, TypeError, "length must be an int, not NoneType"),
+        (-1, ValueError, "from 1 to 0x7ffff000, not -1"),
+        (0, ValueError, "from 1 to 0x7ffff000, not 0"),
+        (abi.NAIO_MAX + 1, ValueError, "from 1 to 0x7ffff000, not 2147479553"),
+        (1 << 70, ValueError, "from 1 to 0x7ffff000"),
+    ],
+)
+def test_a_length_that_cannot_be_received_is_told_in_a_sentence(
+    device: FakeDevice, queue: Queue, length: int, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        queue.recv(5, length)
+    assert device.last_calls() == []
+
+
+def test_a_length_may_be_whatever_is_an_int(device: FakeDevice, queue: Queue) -> None:
+    queue.recv(5, EventType.NAIO)
+    (kevent,) = device.kevents.values()
+    assert kevent.param[1] == EventType.NAIO
+
+
 def test_cancel_says_what_the_device_says(device: FakeDevice, queue: Queue) -> None:
     buffer = bytearray(10)
     transfer = queue.recv_into(5, buffer)
