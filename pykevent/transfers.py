@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pykevent.abi import NAIO_MAX, REQUEST, EventFlags, EventType, NaioEvents
-from pykevent.errors import request_error
+from pykevent.errors import transfer_error
 from pykevent.events import Event
 from pykevent.requests import FileLike, check_length, descriptor_of, naio_event
 
@@ -77,7 +77,13 @@ class Exported:
         self.source = source
         self._view: _Buffer | None = None
         view = _Buffer()
-        _obtain(source, ctypes.byref(view), _WRITABLE if writable else _SIMPLE)
+        try:
+            _obtain(source, ctypes.byref(view), _WRITABLE if writable else _SIMPLE)
+        except BufferError:
+            if writable and memoryview(source).readonly:
+                kind = type(source).__name__
+                raise BufferError(f"this {kind} is read-only: use a bytearray") from None
+            raise
         self._view = view
         self.address: int = view.buf or 0
         self.length: int = view.len
@@ -180,9 +186,7 @@ class Transfer:
         if not self._done:
             raise ValueError("the transfer has not ended")
         if self.error:
-            if self.error in (errno.ENOMEM, errno.EFAULT):
-                raise request_error(self.error, EventType.NAIO, events=self.kind)
-            raise OSError(self.error, os.strerror(self.error))
+            raise transfer_error(self.error, events=self.kind, broken=self.broken)
         return self.moved
 
     def encode(self) -> bytes:
