@@ -53,6 +53,42 @@ def test_what_is_there_already_is_received_at_once(queue: Queue, ends: Pair) -> 
 
 
 @kinds(ALL)
+def test_recv_has_a_buffer_of_its_own_and_received_is_what_came(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    transfer = queue.recv(near, 100, cookie=7)
+    with pytest.raises(ValueError, match="the transfer has not ended"):
+        _ = transfer.received
+    far.send(b"hello")
+    event = one(queue)
+    assert (event.ident, event.cookie, event.data) == (transfer.ident, 7, 5)
+    assert type(transfer.received) is bytes
+    assert (transfer.received, transfer.result()) == (b"hello", 5)
+
+
+@kinds(STREAMS)
+def test_recv_with_waitall_receives_until_the_length_or_the_end(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    transfers = [queue.recv(near, 4, waitall=True) for _ in range(3)]
+    for part in (b"ab", b"cde", b"fghi"):
+        far.send(part)
+    far.shutdown(socket.SHUT_WR)
+    soon(queue, 3)
+    assert [transfer.received for transfer in transfers] == [b"abcd", b"efgh", b"i"]
+    end = queue.recv(near, 4)
+    assert one(queue).data == 0
+    assert end.received == b""
+
+
+def test_what_came_before_a_recv_was_cancelled_is_received(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    transfer = queue.recv(near, 10, waitall=True)
+    far.send(b"abc")
+    eventually(lambda: not _waits(near), "the bytes are taken")
+    assert transfer.cancel()
+    assert transfer.received == b"abc"
+
+
+@kinds(ALL)
 def test_what_comes_later_is_received_when_it_comes(queue: Queue, ends: Pair) -> None:
     near, far = ends
     buffer = bytearray(100)

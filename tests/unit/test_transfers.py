@@ -11,6 +11,7 @@ import mmap
 import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,33 @@ def test_a_result_that_was_cancelled_says_so(device: FakeDevice, queue: Queue) -
     assert caught.value.errno == errno.ECANCELED
 
 
+class Socket:
+    """What a descriptor is taken from."""
+
+    def fileno(self) -> int:
+        """The descriptor's number."""
+        return 5
+
+
+@pytest.mark.parametrize("multishot", [False, True])
+def test_the_socket_object_is_held_until_the_end_and_not_longer(
+    device: FakeDevice, queue: Queue, multishot: bool
+) -> None:
+    sock = Socket()
+    seen = weakref.ref(sock)
+    transfer = queue.recv_into(sock, bytearray(1), multishot=multishot)
+    del sock
+    assert seen() is not None
+    if multishot:
+        device.put(record(transfer.ident, 1))
+        queue.wait(0)
+        assert seen() is not None
+    end(device, transfer.ident, 0)
+    queue.wait(0)
+    assert transfer.done
+    assert seen() is None
+
+
 @pytest.mark.parametrize(
     ("length", "error", "said"),
     [
@@ -129,6 +157,21 @@ def test_a_length_may_be_whatever_is_an_int(device: FakeDevice, queue: Queue) ->
     queue.recv(5, EventType.NAIO)
     (kevent,) = device.kevents.values()
     assert kevent.param[1] == EventType.NAIO
+
+
+def test_nothing_is_received_before_there_was_an_event(device: FakeDevice, queue: Queue) -> None:
+    transfer, row = queue.recv(5, 4), queue.recv_into(5, bytearray(b"abcd"), multishot=True)
+    for each in (transfer, row):
+        with pytest.raises(ValueError, match="the transfer has not ended"):
+            _ = each.received
+    end(device, transfer.ident, 2)
+    device.put(record(row.ident, 3))
+    queue.wait(0)
+    assert (transfer.received, row.received, row.done) == (bytes(2), b"abc", False)
+    cancelled = queue.recv_into(5, bytearray(b"abcd"), waitall=True)
+    device.moved = (1, errno.ECANCELED)
+    assert cancelled.cancel()
+    assert cancelled.received == b"a"
 
 
 def test_cancel_says_what_the_device_says(device: FakeDevice, queue: Queue) -> None:
