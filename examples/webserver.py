@@ -158,12 +158,14 @@ def main() -> None:
     options = parser.parse_args()
     if not os.path.isdir(options.directory):
         parser.error(f"{options.directory} is no directory")
+    if not 0 <= options.port < 1 << 16:
+        parser.error(f"{options.port} is no port")
     root = os.path.realpath(os.fsencode(options.directory)).rstrip(b"/")
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
         address = options.host, options.port
         listener = socket.create_server(address, family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         parser.error(str(error))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
