@@ -29,6 +29,7 @@ CHECK_DIFFERENTIAL = $(PYTHON) scripts/check-differential --programs $(PROGRAMS)
 # Programs of the kernel tests: one a source, all with what lib*.c shares, some with
 # a folder of their own; those that speak of the ABI also as 32-bit programs.
 TEST_LIB := $(wildcard tests/kernel/lib*.c)
+TEST_HEADERS := $(wildcard tests/kernel/lib*.h)
 TEST_PROGRAMS := $(patsubst tests/kernel/%.c,build/kernel-tests/%,\
 	$(filter-out $(TEST_LIB),$(wildcard tests/kernel/*.c)))
 TEST_PROGRAMS += $(patsubst %,build/kernel-tests/%-m32,basic request_bits header_bits)
@@ -168,7 +169,7 @@ bootstrap: ## get the packages and the .venv that everything else needs
 .PHONY: kernel-tests
 kernel-tests: bootstrap $(TEST_PROGRAMS) ## the C tests
 
-build/kernel-tests/%: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+build/kernel-tests/%: tests/kernel/%.c $(TEST_LIB) $(TEST_HEADERS) chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
 	@$(TEST_CC) -o $@ $(filter %.c,$^)
@@ -176,24 +177,24 @@ build/kernel-tests/%: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/ke
 .PHONY: debug-tests
 debug-tests: bootstrap $(DEBUG_PROGRAMS) ## the C tests of faults
 
-build/debug-tests/%: tests/debug/%.c $(DEBUG_LIB) $(TEST_LIB) tests/debug/fault.h tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+build/debug-tests/%: tests/debug/%.c $(DEBUG_LIB) $(TEST_LIB) tests/debug/fault.h $(TEST_HEADERS) chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
 	@$(TEST_CC) -o $@ $< $(DEBUG_LIB) $(TEST_LIB)
 
-build/kernel-tests/%-m32: tests/kernel/%.c $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+build/kernel-tests/%-m32: tests/kernel/%.c $(TEST_LIB) $(TEST_HEADERS) chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
 	@$(TEST_CC) -m32 -o $@ $(filter %.c,$^)
 
 build/kernel-tests/pairs: $(wildcard tests/kernel/pairs/*.[ch])
 
-build/kernel-tests/soak: $(SOAK_SOURCES) tests/soak/soak.h $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+build/kernel-tests/soak: $(SOAK_SOURCES) tests/soak/soak.h $(TEST_LIB) $(TEST_HEADERS) chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
 	@$(TEST_CC) -o $@ $(SOAK_SOURCES) $(TEST_LIB)
 
-build/kernel-tests/integrity: $(TRANSFER_SOURCES) tests/transfers/transfers.h $(TEST_LIB) tests/kernel/lib.h chardev/kevent_uapi.h | bootstrap
+build/kernel-tests/integrity: $(TRANSFER_SOURCES) tests/transfers/transfers.h $(TEST_LIB) $(TEST_HEADERS) chardev/kevent_uapi.h | bootstrap
 	@mkdir -p $(@D)
 	@echo "  CC      $@"
 	@$(TEST_CC) -o $@ $(TRANSFER_SOURCES) $(TEST_LIB)

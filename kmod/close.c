@@ -28,6 +28,7 @@
 #include <linux/spinlock.h>
 #include <linux/wait_bit.h>
 #include <linux/workqueue.h>
+#include <net/sock.h>
 
 #include "bug.h"
 #include "close.h"
@@ -87,10 +88,28 @@ static void kevent_last_put(struct kevent_last *last)
 		kfree(last);
 }
 
+/*
+ * The socket's owner has closed it and does not wait for what was sent any more:
+ * nor do we, for as long as they like.  One that is to be reset still is.
+ */
+static void kevent_last_hurry(struct file *file)
+{
+	struct socket *sock = sock_from_file(file);
+	struct sock *sk = sock ? sock->sk : NULL;
+
+	if (!sk || !sock_flag(sk, SOCK_LINGER))
+		return;
+	lock_sock(sk);
+	if (sk->sk_lingertime)
+		sock_reset_flag(sk, SOCK_LINGER);
+	release_sock(sk);
+}
+
 static void kevent_last_work(struct work_struct *work)
 {
 	struct kevent_last *last = container_of(work, struct kevent_last, work);
 
+	kevent_last_hurry(last->file);
 	__fput_sync(last->file);
 	complete(&last->closed);
 	kevent_last_put(last);
@@ -99,14 +118,15 @@ static void kevent_last_work(struct work_struct *work)
 /**
  * kevent_put_file - let go of a file that was held for a moment
  * @file:	the file
+ * @patient:	the caller may wait for the close; not where it may hold what that
+ *		takes, as a poll of an epoll does
  *
  * It may have been closed meanwhile, and this be the last reference.  What closes
  * it then is not to wait until a thread that goes to sleep in WAIT is back from
  * there; nor, where that is a thread of the kernel, to keep all other files waiting
- * that such threads close, since closing a socket may take as long as its owner
- * likes.  Where it does not, the caller sees it closed.
+ * that such threads close.  Where it is soon over, a patient caller sees it closed.
  */
-void kevent_put_file(struct file *file)
+void kevent_put_file(struct file *file, bool patient)
 {
 	struct kevent_last *last;
 
@@ -122,7 +142,7 @@ void kevent_put_file(struct file *file)
 	refcount_set(&last->refs, 2);
 	last->file = file;
 	queue_work(kevent_close_works, &last->work);
-	if (!(current->flags & PF_KTHREAD))
+	if (patient && !(current->flags & PF_KTHREAD))
 		wait_for_completion_killable_timeout(&last->closed,
 						     KEVENT_CLOSE_PATIENCE);
 	kevent_last_put(last);

@@ -28,7 +28,7 @@ struct kevent_close {
 void kevent_mark_born(void);
 void kevent_mark_died(void);
 void kevent_marks_wait(void);
-void kevent_put_file(struct file *file);
+void kevent_put_file(struct file *file, bool patient);
 u32 kevent_file_kind(struct file *file);
 bool kevent_close_seen(u32 kind, struct file *file);
 int kevent_close_watch(struct kevent_close *close,

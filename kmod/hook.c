@@ -141,7 +141,7 @@ bool kevent_nested_holds(struct kevent *k, unsigned int depth)
 	inner = kevent_user_of(file);
 	if (inner)
 		holds = kevent_has_ready(inner, depth + 1);
-	kevent_put_file(file);
+	kevent_put_file(file, false);
 	return holds;
 }
 

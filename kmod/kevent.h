@@ -181,6 +181,8 @@ struct kevent_target {
  *		source whose events are a condition.  Claimed, no lock held, may
  *		sleep.  Either may move data for events that do not come of it as
  *		long as *@budget bytes last
+ * @has_event:	whether there is one now, without asking.  Claimed, under the queue's
+ *		lock; may be NULL
  * @peek:	fills @event: a source whose events add up.  Under the queue's
  *		lock.  A type has either @poll or @peek
  * @consume:	takes off what was reported; true where more is left.  Under the
@@ -216,6 +218,7 @@ struct kevent_ops {
 	bool (*advance)(struct kevent *k, size_t *budget);
 	u32 (*poll)(struct kevent *k, struct kevent_event *event,
 		    size_t *budget);
+	bool (*has_event)(const struct kevent *k);
 	void (*peek)(struct kevent *k, struct kevent_item *item,
 		     struct kevent_event *event, const char **name);
 	bool (*consume)(struct kevent *k, struct kevent_item *item,

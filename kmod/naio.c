@@ -19,12 +19,14 @@
 #include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/memcontrol.h>
 #include <linux/net.h>
 #include <linux/pid.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
+#include <net/inet_connection_sock.h>
 #include <net/sock.h>
 
 #include "bug.h"
@@ -87,6 +89,16 @@ static bool kevent_naio_takes(const struct sock *sk, u32 events)
 	return false;
 }
 
+/*
+ * TCP with a protocol on top, as TLS: that waits for other senders, and these for
+ * the peer, whatever is asked of it.
+ */
+static bool kevent_naio_layered(const struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP &&
+	       READ_ONCE(inet_csk(sk)->icsk_ulp_ops);
+}
+
 static int kevent_naio_permit(const struct kevent_naio *t, struct file *file)
 {
 	struct socket *sock = sock_from_file(file);
@@ -95,7 +107,8 @@ static int kevent_naio_permit(const struct kevent_naio *t, struct file *file)
 		return -ENOTSOCK;
 	if (SOCK_INODE(sock) != file_inode(file) ||
 	    rcu_access_pointer(sock->sk->sk_wq) != &sock->wq ||
-	    !kevent_naio_takes(sock->sk, t->kevent.events))
+	    !kevent_naio_takes(sock->sk, t->kevent.events) ||
+	    kevent_naio_layered(sock->sk))
 		return -EOPNOTSUPP;
 	return 0;
 }
@@ -139,8 +152,9 @@ static noinline int kevent_naio_recv_remote(struct kevent_naio *t,
 
 	ret = kevent_pin_remote(&pin, t->mm, t->address, t->left,
 				&msg->msg_iter);
-	if (!ret)
-		ret = sock_recvmsg(sock, msg, MSG_DONTWAIT);
+	if (ret)
+		return ret;
+	ret = sock_recvmsg(sock, msg, MSG_DONTWAIT);
 	kevent_unpin(&pin);
 	return ret;
 }
@@ -157,7 +171,9 @@ int kevent_naio_shot(struct kevent_naio *t, struct socket *sock)
 	struct msghdr msg = { .msg_inq = -1, .msg_get_inq = 1 };
 	int ret;
 
-	if (likely(current->mm == t->mm)) {
+	if (unlikely(kevent_naio_layered(sock->sk))) {
+		ret = -EOPNOTSUPP;
+	} else if (likely(current->mm == t->mm)) {
 		iov_iter_ubuf(&msg.msg_iter, ITER_DEST,
 			      (void __user *)t->address, t->left);
 		ret = sock_recvmsg(sock, &msg, MSG_DONTWAIT);
@@ -184,6 +200,10 @@ static int kevent_naio_move(struct kevent_naio *t, struct socket *sock,
 	bool send = kevent_naio_sends(t);
 	int ret;
 
+	if (unlikely(kevent_naio_layered(sock->sk))) {
+		t->error = EOPNOTSUPP;
+		return 1;
+	}
 	if (t->reader)
 		return kevent_reader_step(t, sock, msg);
 	msg->msg_iter = t->iter;
@@ -260,6 +280,7 @@ int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock)
 		.msg_controllen = sizeof(control),
 	};
 
+	creds->pid = 0;
 	rcu_read_lock();
 	/* else its number may be another's by now */
 	if (pid_task(t->pid, PIDTYPE_TGID))
@@ -357,6 +378,7 @@ static int kevent_naio_prepare(struct kevent_naio *t, struct file *file,
 	if (ret)
 		return ret;
 	t->cred = get_current_cred();
+	t->memcg = get_mem_cgroup_from_mm(current->mm);
 	kevent_lane_prepared(t);
 	return 0;
 }
@@ -366,7 +388,15 @@ static bool kevent_naio_holds(struct kevent_naio *t, struct file *file)
 {
 	__poll_t mask = EPOLLERR | EPOLLHUP;
 
-	mask |= kevent_naio_sends(t) ? EPOLLOUT : EPOLLIN | EPOLLRDHUP;
+	if (kevent_naio_sends(t)) {
+		mask |= EPOLLOUT;
+		/* not all say so */
+		if (READ_ONCE(sock_from_file(file)->sk->sk_shutdown) &
+		    SEND_SHUTDOWN)
+			return true;
+	} else {
+		mask |= EPOLLIN | EPOLLRDHUP;
+	}
 	return (vfs_poll(file, NULL) & mask) || READ_ONCE(t->lane->end->closed);
 }
 
@@ -378,7 +408,7 @@ static bool kevent_naio_would(struct kevent_naio *t)
 
 	if (file) {
 		holds = kevent_naio_holds(t, file);
-		kevent_put_file(file);
+		kevent_put_file(file, false);
 	}
 	return holds;
 }
@@ -398,7 +428,8 @@ static int kevent_naio_start(struct kevent_naio *t, struct file *file,
 		begun = t->moved;
 		ret = kevent_naio_prepare(t, file, address);
 		if (!ret) {
-			if ((begun || kevent_naio_holds(t, file)) &&
+			/* what was read by now has kicked for nothing */
+			if ((begun || t->reader || kevent_naio_holds(t, file)) &&
 			    !kevent_has_bug(KEVENT_BUG_KICK))
 				kevent_lane_kick(t->lane);
 			return 0;
@@ -520,7 +551,7 @@ static int kevent_naio_modify(struct kevent *k, const struct kevent_request *req
 	if (READ_ONCE(t->lane->end->closed))
 		kevent_lane_kick(t->lane);
 	else if (!(req->flags & KEVENT_DISABLED) &&
-		 (t->pending || kevent_naio_would(t)))
+		 (READ_ONCE(t->pending) || kevent_naio_would(t)))
 		kevent_ready(k);
 	return 0;
 }
@@ -544,6 +575,7 @@ static void kevent_naio_release(struct kevent *k)
 	put_pid(t->pid);
 	if (t->cred)
 		put_cred(t->cred);
+	mem_cgroup_put(t->memcg);
 	if (t->mm)
 		mmdrop(t->mm);
 }
@@ -562,8 +594,10 @@ static int kevent_naio_cancel(struct kevent *k, struct kevent_request *req)
 	return 0;
 }
 
-static bool kevent_naio_has_event(const struct kevent_naio *t)
+static bool kevent_naio_has_event(const struct kevent *k)
 {
+	const struct kevent_naio *t = to_kevent_naio(k);
+
 	/* pairs with the releases of who ended it */
 	return t->pending || smp_load_acquire(&t->done);
 }
@@ -573,13 +607,13 @@ static bool kevent_naio_advance(struct kevent *k, size_t *budget)
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
-	if (kevent_naio_has_event(t))
+	if (kevent_naio_has_event(k))
 		return true;
 	/* the memory of a multishot is the caller's until its event comes */
 	if (t->multishot)
 		return kevent_naio_would(t);
 	kevent_lane_run(t, budget);
-	return kevent_naio_has_event(t);
+	return kevent_naio_has_event(k);
 }
 
 /* Moves it, if it is its turn, and says whether there is an event of it. */
@@ -588,12 +622,12 @@ static u32 kevent_naio_poll(struct kevent *k, struct kevent_event *event,
 {
 	struct kevent_naio *t = to_kevent_naio(k);
 
-	if (!kevent_naio_has_event(t)) {
+	if (!kevent_naio_has_event(k)) {
 		/* who only looks moves nothing */
 		if (!event)
 			return kevent_naio_would(t) ? k->events : 0;
 		kevent_lane_run(t, budget);
-		if (!kevent_naio_has_event(t))
+		if (!kevent_naio_has_event(k))
 			return 0;
 	}
 	if (!event)
@@ -657,6 +691,7 @@ const struct kevent_ops kevent_naio_ops = {
 	.release	= kevent_naio_release,
 	.advance	= kevent_naio_advance,
 	.poll		= kevent_naio_poll,
+	.has_event	= kevent_naio_has_event,
 	.consume	= kevent_naio_consume,
 	.close		= kevent_naio_close_name,
 };

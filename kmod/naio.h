@@ -17,6 +17,7 @@
 
 struct cred;
 struct kevent_reader;
+struct mem_cgroup;
 struct mm_struct;
 struct pid;
 struct socket;
@@ -138,6 +139,7 @@ struct kevent_pin {
  * @pending:	of a multishot: what was moved has not been delivered yet
  * @done:	it has ended; read with acquire by who has claimed it
  * @cred:	who asked for it
+ * @memcg:	who pays for what the socket needs
  */
 struct kevent_naio {
 	struct kevent kevent;
@@ -163,6 +165,7 @@ struct kevent_naio {
 	bool pending;
 	bool done;
 	const struct cred *cred;
+	struct mem_cgroup *memcg;
 };
 
 static inline struct kevent_naio *to_kevent_naio(const struct kevent *k)

@@ -27,7 +27,10 @@
 /* Ends without transfers that were never hooked: nobody tells of their close. */
 #define KEVENT_ENDS_UNHOOKED	64
 
-static DEFINE_HASHTABLE(kevent_ends, 10);
+/* How many are taken before their lock is let go for a moment. */
+#define KEVENT_ENDS_HOLD	64
+
+static DEFINE_HASHTABLE(kevent_ends, 13);
 static DEFINE_SPINLOCK(kevent_ends_lock);
 /* Ends without transfers: in the order in which they lost them; and closed. */
 static LIST_HEAD(kevent_ends_idle);
@@ -133,28 +136,47 @@ static void kevent_end_take_locked(struct kevent_end *end,
 	list_add(&end->idle, gone);
 }
 
-/* Frees ends without transfers: those of closed sockets, and those that are old. */
-static void kevent_ends_reap(bool all)
+/* Takes ends without transfers: those of closed sockets, and those that are old. */
+static bool kevent_ends_take(bool all, struct list_head *gone, bool *old)
 {
+	unsigned int left = KEVENT_ENDS_HOLD;
 	struct kevent_end *end, *next;
-	LIST_HEAD(gone);
-	bool more;
 
 	spin_lock(&kevent_ends_lock);
-	list_for_each_entry_safe(end, next, &kevent_ends_closed, idle)
-		kevent_end_take_locked(end, &gone);
-	list_for_each_entry_safe(end, next, &kevent_ends_idle, idle) {
-		if (!all && time_before(jiffies, end->since + KEVENT_END_IDLE))
+	list_for_each_entry_safe(end, next, &kevent_ends_closed, idle) {
+		if (!left)
 			break;
-		kevent_end_take_locked(end, &gone);
+		kevent_end_take_locked(end, gone);
+		left--;
 	}
-	more = !list_empty(&kevent_ends_idle);
+	list_for_each_entry_safe(end, next, &kevent_ends_idle, idle) {
+		if (!left || (!all && time_before(jiffies, end->since +
+						  KEVENT_END_IDLE)))
+			break;
+		kevent_end_take_locked(end, gone);
+		left--;
+	}
+	*old = !list_empty(&kevent_ends_idle);
 	spin_unlock(&kevent_ends_lock);
-	list_for_each_entry_safe(end, next, &gone, idle) {
-		kevent_end_free(end);
-		cond_resched();
-	}
-	if (more)
+	/* there may be more */
+	return !left;
+}
+
+static void kevent_ends_reap(bool all)
+{
+	bool more, old;
+
+	do {
+		struct kevent_end *end, *next;
+		LIST_HEAD(gone);
+
+		more = kevent_ends_take(all, &gone, &old);
+		list_for_each_entry_safe(end, next, &gone, idle) {
+			kevent_end_free(end);
+			cond_resched();
+		}
+	} while (more);
+	if (old)
 		schedule_delayed_work(&kevent_ends_old_work, KEVENT_END_IDLE);
 }
 
@@ -228,7 +250,7 @@ void kevent_end_put(struct kevent_naio *t)
 	spin_lock(&kevent_ends_lock);
 	last = !--end->users;
 	if (last)
-		keep = !end->closed &&
+		keep = !READ_ONCE(end->closed) &&
 		       (end->hooked ||
 			kevent_ends_unhooked < KEVENT_ENDS_UNHOOKED);
 	if (keep) {

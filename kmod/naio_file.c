@@ -172,7 +172,7 @@ static void kevent_reader_put(struct kevent_reader *r)
 	kevent_copy_free(r);
 	/* a thread of the kernel's has no way back to user space to do it on */
 	if (current->flags & PF_KTHREAD)
-		kevent_put_file(r->file);
+		kevent_put_file(r->file, false);
 	else
 		fput(r->file);
 	kevent_uncharge_pin(r->account);
@@ -536,7 +536,8 @@ static size_t kevent_reader_see(struct kevent_reader *r,
 	*nr = i;
 	/* none beyond the end that there was when they were up to date */
 	left = min(i_size_read(mapping->host), r->end) - r->pos;
-	return left > 0 ? min_t(u64, length, left) : 0;
+	return left > 0 ? min3((u64)length, (u64)left, (u64)KEVENT_READER_STEP) :
+			  0;
 }
 
 /* Sends what the page cache has up to @end: bytes, 0 where nothing, or -errno. */

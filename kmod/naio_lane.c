@@ -25,8 +25,10 @@
 #include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/memcontrol.h>
 #include <linux/net.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/wait_bit.h>
 
@@ -85,7 +87,8 @@ static void kevent_lane_start_locked(struct kevent_lane *lane)
 void kevent_lane_defer(struct kevent_lane *lane)
 {
 	WRITE_ONCE(lane->called, true);
-	/* if the sweep has just taken it out, it waits for the lane's lock */
+	/* if the sweep has just taken it out, it looks at that afterwards */
+	smp_mb();
 	if (!list_empty_careful(&lane->called_node))
 		return;
 	spin_lock(&kevent_called_lock);
@@ -148,8 +151,10 @@ void kevent_lane_kick(struct kevent_lane *lane)
 
 static void kevent_sweep_one(struct kevent_lane *lane)
 {
+	/* pairs with the one of kevent_lane_defer() */
+	smp_mb();
 	spin_lock_irq(&lane->lock);
-	if (lane->called && !lane->current_one) {
+	if (READ_ONCE(lane->called) && !lane->current_one) {
 		/* nobody came, nor will they for a while */
 		lane->eager = KEVENT_LANE_EAGER;
 		kevent_lane_start_locked(lane);
@@ -200,7 +205,7 @@ static struct kevent_naio *kevent_lane_begin(struct kevent_lane *lane,
 	if (t) {
 		WRITE_ONCE(lane->current_one, t);
 		lane->again = false;
-		lane->called = false;
+		WRITE_ONCE(lane->called, false);
 		if (wanted)
 			lane->eager = 0;
 	}
@@ -291,11 +296,14 @@ static void kevent_lane_do(struct kevent_lane *lane)
 
 	while (more && ret >= 0 && steps--) {
 		struct kevent_naio *t = kevent_lane_begin(lane, NULL);
+		struct mem_cgroup *memcg;
 
 		more = false;
 		if (!t)
 			break;
+		memcg = set_active_memcg(t->memcg);
 		ret = kevent_lane_step(t, file);
+		set_active_memcg(memcg);
 		if (ret > 0)
 			kevent_naio_complete(t);
 		more = kevent_lane_finish(lane, ret, true);
@@ -310,7 +318,7 @@ static void kevent_lane_do(struct kevent_lane *lane)
 		kevent_lane_start_locked(lane);
 	spin_unlock_irq(&lane->lock);
 	if (file)
-		kevent_put_file(file);
+		kevent_put_file(file, true);
 }
 
 /* The queues of two users may run it at the same time. */
@@ -372,7 +380,7 @@ void kevent_lane_run(struct kevent_naio *t, size_t *budget)
 		*budget -= min_t(u64, *budget, t->moved - before);
 	kevent_lane_finish(lane, ret, false);
 	if (file)
-		kevent_put_file(file);
+		kevent_put_file(file, true);
 }
 
 /**

@@ -127,7 +127,7 @@ unpin:
 
 /**
  * kevent_pin_user - pin memory of the current process, for as long as it takes
- * @pin:	zeroed; to be let go of by kevent_unpin() also after a failure
+ * @pin:	zeroed; to be let go of by kevent_unpin() if it has an mm
  * @account:	of the user who asked
  * @start:	address
  * @length:	bytes, from 0 to KEVENT_NAIO_MAX
@@ -147,7 +147,7 @@ int kevent_pin_user(struct kevent_pin *pin, struct kevent_account *account,
 
 /**
  * kevent_pin_remote - pin memory of another process, to be written to at once
- * @pin:	zeroed; to be let go of by kevent_unpin() also after a failure
+ * @pin:	zeroed; to be let go of by kevent_unpin() if nothing failed
  * @mm:		the memory, held by the caller, though the process may have ended
  * @start:	address
  * @length:	bytes; no more than KEVENT_PIN_REMOTE of them are pinned

@@ -9,9 +9,14 @@
  *	kevent_close_mutex	close.c: coming and going of marks
  *	close bucket, watch->lock
  *				close.c, inode.c: a storage against its kevents
+ *	kevent_readers_lock	naio_file.c: who reads files
  *	the provider's lock	wait-queue head of the watched file
  *	lane->lock		naio_lane.c: transfers of a socket
  *	user->lock		ready list, state of kevents, waiters
+ *	kevent_called_lock	naio_lane.c: lanes that were called
+ *
+ * naio_end.c's end->mutex is taken below user->mutex and above those of close.c; its
+ * kevent_ends_lock below the close bucket, and nothing below it.
  *
  * user->poll_wait's own lock is taken below all of these but user->lock, which
  * is never held then.  The callback of a source therefore leaves that to an
@@ -739,7 +744,8 @@ int kevent_show(struct kevent_user *user, struct seq_file *m)
 		const struct kevent *k = rb_entry(node, struct kevent, node);
 
 		seq_printf(m, "kevent: type: %s ident: %llu events: %x flags: %x cookie: %llx close: %s\n",
-			   k->ops->name, k->ident, k->events, k->flags,
+			   k->ops->name, k->ident, READ_ONCE(k->events),
+			   READ_ONCE(k->flags),
 			   k->cookie, k->ops->close ? k->ops->close(k) : "none");
 		if (seq_has_overflowed(m))
 			break;

@@ -381,29 +381,50 @@ static void kevent_stale_locked(struct kevent_item *item,
 		k->user->missed = true;
 }
 
+/*
+ * Whether there is an event of what has just said that there is none: it would be
+ * enqueued behind those that came after it.
+ */
+static bool kevent_has_come_locked(const struct kevent *k)
+{
+	return k->ops->has_event && k->ops->has_event(k);
+}
+
+/* Asks a source whose events are conditions; false where none holds. */
+static bool kevent_check_one(struct kevent_delivery *d, unsigned int i,
+			     struct list_head *orphans)
+{
+	struct kevent_event *event = &d->event[i];
+	struct kevent *k = d->item[i]->kevent;
+
+	for (;;) {
+		event->events = k->ops->poll(k, event, &d->budget);
+		if (event->events)
+			return true;
+		spin_lock_irq(&d->user->lock);
+		if (!kevent_has_come_locked(k))
+			break;
+		spin_unlock_irq(&d->user->lock);
+	}
+	k->round = d->round;
+	kevent_stale_locked(d->item[i], orphans);
+	spin_unlock_irq(&d->user->lock);
+	return false;
+}
+
 /* Asks the sources whose events are conditions; drops what does not hold. */
 static void kevent_check_batch(struct kevent_delivery *d,
 			       struct list_head *orphans)
 {
-	struct kevent_user *user = d->user;
 	unsigned int i, kept = 0;
 
 	for (i = 0; i < d->nr; i++) {
-		struct kevent_event *event = &d->event[i];
-		struct kevent *k = d->item[i]->kevent;
-
-		if (k->ops->poll && !(event->flags & KEVENT_EVENT_BROKEN)) {
-			event->events = k->ops->poll(k, event, &d->budget);
-			if (!event->events) {
-				spin_lock_irq(&user->lock);
-				k->round = d->round;
-				kevent_stale_locked(d->item[i], orphans);
-				spin_unlock_irq(&user->lock);
-				continue;
-			}
-		}
+		if (d->item[i]->kevent->ops->poll &&
+		    !(d->event[i].flags & KEVENT_EVENT_BROKEN) &&
+		    !kevent_check_one(d, i, orphans))
+			continue;
 		if (kept != i) {
-			d->event[kept] = *event;
+			d->event[kept] = d->event[i];
 			d->name[kept] = d->name[i];
 			d->item[kept] = d->item[i];
 		}
@@ -647,6 +668,7 @@ static bool kevent_settle(struct kevent_user *user, unsigned long want,
 			holds = kevent_holds(item->kevent, depth, budget);
 			cond_resched();
 			spin_lock_irq(&user->lock);
+			holds = holds || kevent_has_come_locked(item->kevent);
 		}
 		if (holds) {
 			list_add_tail(&item->list, good);

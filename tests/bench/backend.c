@@ -4,15 +4,12 @@
  * is counted.
  */
 #include "backend.h"
+#include "ring.h"
 
-#include <linux/io_uring.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 /* kevent */
 
@@ -242,107 +239,44 @@ const struct backend epoll_backend = {
 	.wait = epoll_wait_for,
 };
 
-/* io_uring, without its library: one ring, multishot polls */
+/* io_uring: one ring, multishot polls */
 
-static struct {
-	int fd;
-	unsigned int entries;
-	char *sq, *cq;
-	size_t sq_size, cq_size, sqes_size;
-	struct io_uring_sqe *sqes;
-	struct io_uring_params params;
-} ring = { .fd = -1 };
-
-static unsigned int *sq_word(uint32_t offset)
-{
-	return (unsigned int *)(ring.sq + offset);
-}
-
-static unsigned int *cq_word(uint32_t offset)
-{
-	return (unsigned int *)(ring.cq + offset);
-}
-
-static void *map_ring(size_t size, off_t offset)
-{
-	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_POPULATE, ring.fd, offset);
-
-	CHECK(mem != MAP_FAILED);
-	return mem;
-}
-
-static bool uring_open(unsigned int entries)
-{
-	memset(&ring.params, 0, sizeof(ring.params));
-	ring.params.flags = IORING_SETUP_CQSIZE;
-	ring.params.cq_entries = 4 * entries;
-	ring.fd = (int)syscall(SYS_io_uring_setup, entries, &ring.params);
-	if (ring.fd < 0)
-		return false;
-	ring.sq_size = ring.params.sq_off.array +
-		       ring.params.sq_entries * sizeof(unsigned int);
-	ring.cq_size = ring.params.cq_off.cqes +
-		       ring.params.cq_entries * sizeof(struct io_uring_cqe);
-	ring.sqes_size = ring.params.sq_entries * sizeof(struct io_uring_sqe);
-	ring.sq = map_ring(ring.sq_size, IORING_OFF_SQ_RING);
-	ring.cq = map_ring(ring.cq_size, IORING_OFF_CQ_RING);
-	ring.sqes = map_ring(ring.sqes_size, IORING_OFF_SQES);
-	return true;
-}
+static struct ring ring;
 
 bool uring_watch(const int *fd, unsigned int nr)
 {
-	unsigned int i, tail, mask;
+	unsigned int i;
 
-	if (!uring_open(nr))
+	if (!ring_open(&ring, nr, RING_LARGE))
 		return false;
-	mask = *sq_word(ring.params.sq_off.ring_mask);
-	tail = *sq_word(ring.params.sq_off.tail);
-	for (i = 0; i < nr; i++, tail++) {
-		struct io_uring_sqe *sqe = &ring.sqes[tail & mask];
+	for (i = 0; i < nr; i++) {
+		struct io_uring_sqe *sqe;
 
-		memset(sqe, 0, sizeof(*sqe));
-		sqe->opcode = IORING_OP_POLL_ADD;
-		sqe->fd = fd[i];
+		sqe = ring_prepare(&ring, IORING_OP_POLL_ADD, fd[i]);
 		sqe->poll32_events = POLLIN;
 		sqe->len = IORING_POLL_ADD_MULTI;
 		sqe->user_data = (uint64_t)fd[i];
-		sq_word(ring.params.sq_off.array)[tail & mask] = tail & mask;
 	}
-	__atomic_store_n(sq_word(ring.params.sq_off.tail), tail,
-			 __ATOMIC_RELEASE);
-	CHECK_EQ(SYS(syscall(SYS_io_uring_enter, ring.fd, nr, 0, 0, NULL, 0)),
-		 nr);
+	ring_enter(&ring, 0);
 	return true;
 }
 
 unsigned int uring_reap(bool block)
 {
-	unsigned int *head = cq_word(ring.params.cq_off.head);
-	unsigned int *tail = cq_word(ring.params.cq_off.tail);
-	struct io_uring_cqe *cqes = (void *)(ring.cq + ring.params.cq_off.cqes);
-	unsigned int mask = *cq_word(ring.params.cq_off.ring_mask);
-	unsigned int at = *head, end, nr;
+	unsigned int at = *ring.cq_head, nr = ring_ready(&ring), i;
 
-	end = __atomic_load_n(tail, __ATOMIC_ACQUIRE);
-	if (end == at && block) {
-		SYS(syscall(SYS_io_uring_enter, ring.fd, 0, 1,
-			    IORING_ENTER_GETEVENTS, NULL, 0));
-		end = __atomic_load_n(tail, __ATOMIC_ACQUIRE);
+	if (!nr && block) {
+		ring_enter(&ring, 1);
+		nr = ring_ready(&ring);
 	}
-	for (nr = end - at; at != end; at++)
-		CHECK(cqes[at & mask].res > 0 &&
-		      cqes[at & mask].flags & IORING_CQE_F_MORE);
-	__atomic_store_n(head, at, __ATOMIC_RELEASE);
+	for (i = 0; i < nr; i++, at++)
+		CHECK(ring.cqes[at & ring.cq_mask].res > 0 &&
+		      ring.cqes[at & ring.cq_mask].flags & IORING_CQE_F_MORE);
+	__atomic_store_n(ring.cq_head, at, __ATOMIC_RELEASE);
 	return nr;
 }
 
 void uring_close(void)
 {
-	munmap(ring.sq, ring.sq_size);
-	munmap(ring.cq, ring.cq_size);
-	munmap(ring.sqes, ring.sqes_size);
-	close(ring.fd);
-	ring.fd = -1;
+	ring_close(&ring);
 }

@@ -7,7 +7,7 @@
 #define KEVENT_BENCH_NAIO_H
 
 #include "measure.h"
-#include "naio_ring.h"
+#include "ring.h"
 
 /* NONE is told, but in no column. */
 enum naio_column { NAIO_KEVENT, NAIO_URING, NAIO_SYNC, NAIO_NONE };

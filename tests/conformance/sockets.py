@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pairs of connected sockets, of every kind that loopback and socketpair() give."""
+"""Pairs of connected sockets, of every kind that loopback and socketpair() give; their bytes."""
 
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 
-from .support import tcp_pair
+from .support import DEADLINE, tcp_pair
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -54,3 +55,38 @@ ALL = [*STREAMS, *DATAGRAMS, "UNIX seqpacket"]
 def kinds(names: list[str]) -> pytest.MarkDecorator:
     """Run the test on pairs of these kinds."""
     return pytest.mark.parametrize("ends", names, indirect=True)
+
+
+def narrow(*ends: socket.socket) -> None:
+    """Leave these sockets little room to send, and the kernel no occasion to give them more."""
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131072)
+
+
+def receive(sock: socket.socket, count: int) -> bytes:
+    """So many bytes, or fewer if the stream ends."""
+    got = bytearray()
+    while len(got) < count and (part := sock.recv(min(count - len(got), 65536))):
+        got += part
+    return bytes(got)
+
+
+class Receiver:
+    """Takes all that comes, on a thread of its own, until the stream ends."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._got = bytearray()
+        self._sock = sock
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while part := self._sock.recv(65536):
+            self._got += part
+
+    def all(self) -> bytes:
+        """Everything, once the stream has ended."""
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive(), "the stream does not end"
+        return bytes(self._got)

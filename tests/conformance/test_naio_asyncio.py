@@ -13,9 +13,9 @@ import pytest
 
 from pykevent import KeventSelector, Queue, Transfer
 
-from .sockets import Pair
+from .sockets import Pair, narrow
 from .support import DEADLINE
-from .test_naio_send import MUCH, narrow
+from .test_naio_send import MUCH
 
 pytestmark = pytest.mark.needs("NAIO", "POLL")
 

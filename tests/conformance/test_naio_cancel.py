@@ -15,9 +15,9 @@ from pykevent import Event, EventFlags, EventType, NaioEvents, Queue
 from pykevent.transfers import Exported
 
 from . import raw
-from .sockets import ALL, Pair, kinds
+from .sockets import ALL, Pair, kinds, narrow, receive
 from .support import InThread, child, cookies, eventually, now, one, refused, soon
-from .test_naio_send import MUCH, narrow, receive
+from .test_naio_send import MUCH
 
 pytestmark = pytest.mark.needs("NAIO")
 

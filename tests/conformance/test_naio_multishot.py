@@ -375,6 +375,34 @@ def test_a_wait_of_a_child_receives_into_the_memory_of_who_asked(
     assert memory.source[:10] == b"youlo-----"
 
 
+def test_a_wait_of_a_child_ends_it_when_the_memory_of_who_asked_is_gone(
+    queue: Queue, tcp: Pair
+) -> None:
+    near, far = tcp
+    page = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = Exported(page, writable=True)
+    queue.add(pykevent.naio_event(1, RECV, near, memory.address, 10, MULTISHOT))
+    device = os.dup(queue.fileno())
+    far.send(b"hello")
+
+    def waits() -> None:
+        # Until the parent has said that its memory is gone.
+        assert far.recv(1) == b"x"
+        call = raw.wait(1, timeout=raw.FOREVER)
+        assert call(device) == 1
+        event = call.records()[0].event
+        assert (event.count, event.flags) == (errno.EFAULT, EventFlags.ERROR | EventFlags.LAST)
+
+    with child(waits) as process:
+        memory.release()
+        page.close()
+        near.send(b"x")
+        process.finish()
+    os.close(device)
+    assert near.recv(10) == b"hello"
+    assert queue.info().kevents == 0
+
+
 def test_when_who_asked_is_gone_it_ends(queue: Queue, tcp: Pair, memory: Exported) -> None:
     near, far = tcp
     device, where = os.dup(queue.fileno()), memory.address

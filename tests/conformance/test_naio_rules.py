@@ -19,9 +19,8 @@ from pykevent import EventType, Flags, NaioEvents, Queue, Request, abi
 from pykevent.transfers import Exported
 
 from . import raw
-from .sockets import Pair, kinds
+from .sockets import Pair, kinds, narrow, receive
 from .support import as_nobody, child, eventually, now, one, refused
-from .test_naio_send import narrow, receive
 
 pytestmark = pytest.mark.needs("NAIO")
 

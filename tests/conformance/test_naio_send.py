@@ -15,7 +15,7 @@ import pytest
 
 from pykevent import Event, EventFlags, Feature, Info, NaioEvents, Queue
 
-from .sockets import STREAMS, Pair, kinds, udp_pair
+from .sockets import STREAMS, Pair, kinds, narrow, receive, udp_pair
 from .support import (
     DEADLINE,
     InThread,
@@ -35,21 +35,6 @@ TCP = ["TCP over IPv4", "TCP over IPv6"]
 UDP = ["UDP over IPv4", "UDP over IPv6"]
 MUCH = 3_000_000
 """Bytes that no socket takes at once here."""
-
-
-def narrow(*ends: socket.socket) -> None:
-    """Leave these sockets little room to send, and the kernel no occasion to give them more."""
-    for end in ends:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131072)
-
-
-def receive(sock: socket.socket, count: int) -> bytes:
-    """So many bytes, or fewer if the stream ends."""
-    got = bytearray()
-    while len(got) < count and (part := sock.recv(min(count - len(got), 65536))):
-        got += part
-    return bytes(got)
 
 
 @kinds(STREAMS + UDP)

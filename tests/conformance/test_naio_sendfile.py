@@ -11,7 +11,6 @@ import resource
 import socket
 import struct
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,9 +32,9 @@ from pykevent import (
 from pykevent.requests import sendfile_argument
 from pykevent.transfers import Exported
 
-from .sockets import STREAMS, Pair, kinds
+from .sockets import STREAMS, Pair, Receiver, kinds, narrow, receive
 from .support import as_nobody, child, cookies, eventually, now, one, refused, soon, tcp_pair
-from .test_naio_send import MUCH, narrow, receive
+from .test_naio_send import MUCH
 
 pytestmark = pytest.mark.needs("NAIO")
 
@@ -96,26 +95,6 @@ def content() -> bytes:
 def much() -> bytes:
     """Those of a file that no socket takes at once here."""
     return os.urandom(MUCH)
-
-
-class Receiver:
-    """Takes all that comes, on a thread of its own, until the stream ends."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.got = bytearray()
-        self._sock = sock
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while part := self._sock.recv(65536):
-            self.got += part
-
-    def all(self) -> bytes:
-        """Everything, once the stream has ended."""
-        self._thread.join(20)
-        assert not self._thread.is_alive(), "the stream does not end"
-        return bytes(self.got)
 
 
 def begun(sock: socket.socket, count: int = 1) -> None:

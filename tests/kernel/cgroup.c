@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -39,6 +40,7 @@
 #define INODES		400U
 #define FILES		200U
 #define STACK		(256UL << 10)
+#define PAIRS		16
 
 enum stage { BEGIN, FULL, CALM, CLOSED, END };
 
@@ -553,6 +555,105 @@ static void kevents_of_closed_sockets_make_room_where_memory_is_short(void)
 	finish(s, child, log);
 }
 
+/* What a UNIX socket holds is charged to who sends it, whoever moves it */
+
+static void send_all(int fd)
+{
+	static char some[PAGE];
+
+	while (send(fd, some, sizeof(some), MSG_DONTWAIT) > 0)
+		;
+	CHECK_EQ(errno, EAGAIN);
+}
+
+static unsigned long unread(int fd)
+{
+	int bytes;
+
+	SYS(ioctl(fd, FIONREAD, &bytes));
+	return (unsigned long)bytes;
+}
+
+/* What there was is thrown away, and as much comes, though nobody waits for it. */
+static unsigned long be_sent_again(int fd)
+{
+	uint64_t end = now_ns() + PATIENCE;
+	unsigned long full = unread(fd);
+	static char much[1 << 20];
+	unsigned long left = full;
+
+	while (left)
+		left -= (unsigned long)SYS(recv(fd, much, left < sizeof(much) ?
+						left : sizeof(much), 0));
+	while (unread(fd) < full / 2) {
+		if (now_ns() > end)
+			FAIL("%lu bytes of %lu came", unread(fd), full);
+		sched_yield();
+	}
+	return unread(fd);
+}
+
+static void send_from_inside(void *arg)
+{
+	static char much[1 << 21];
+	struct scene *s = arg;
+	int q, fd[PAIRS][2], i;
+
+	for (i = 0; i < PAIRS; i++)
+		unix_pair(fd[i]);
+	q = queue_open();
+	join_cgroup(s);
+	for (i = 0; i < PAIRS; i++) {
+		struct kevent_request req = request(KEVENT_NAIO, (uint64_t)i,
+						    KEVENT_NAIO_SEND, 0, 0);
+
+		req.param[0] = (uintptr_t)much;
+		req.param[1] = sizeof(much);
+		req.param[2] = (uint64_t)fd[i][0];
+		send_all(fd[i][0]);
+		CHECK_EQ(change(q, KEVENT_IOC_NR_ADD, req), 0);
+		s->added += be_sent_again(fd[i][1]);
+	}
+	reach(s, FULL);
+	wait_for(s, CALM, 0);
+	close(q);
+	for (i = 0; i < PAIRS; i++) {
+		close(fd[i][0]);
+		close(fd[i][1]);
+	}
+	reach(s, CLOSED);
+	wait_for(s, END, 0);
+}
+
+static void what_is_sent_for_somebody_is_charged_to_their_cgroup(void)
+{
+	struct scene *s = scene_new(KEVENT_USER, KEVENT_FEATURE_NAIO);
+	uint64_t end = now_ns() + PATIENCE;
+	unsigned long current;
+	char text[32];
+	pid_t child;
+
+	CHECK(write_file(s->dir, "memory.max", "max"));
+	child = child_start(send_from_inside, s);
+	wait_for(s, FULL, child);
+	for (;;) {
+		read_file(s->dir, "memory.current", text, sizeof(text));
+		current = strtoul(text, NULL, 10);
+		if (current > s->added / 2)
+			break;
+		if (now_ns() > end)
+			FAIL("%lu bytes are charged, %lu were sent", current,
+			     s->added);
+		sched_yield();
+	}
+	reach(s, CALM);
+	wait_for(s, CLOSED, child);
+	wait_until_back(s);
+	reach(s, END);
+	child_join(child);
+	remove_cgroup(s);
+}
+
 static const struct test_case cases[] = {
 	LONG_TEST(user_events_past_the_memory_limit_of_a_cgroup_are_enomem,
 		  120),
@@ -563,6 +664,7 @@ static const struct test_case cases[] = {
 		  120),
 	LONG_TEST(inode_events_that_find_no_memory_overflow_and_hurt_nobody,
 		  120),
+	TEST(what_is_sent_for_somebody_is_charged_to_their_cgroup),
 };
 
 int main(int argc, char **argv)

@@ -8,7 +8,10 @@
  */
 #include "lib.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -97,18 +100,45 @@ static void write_one(int fd)
  *	thread --- WAIT ---> q	in the middle of copying what was received
  *	main   --- close ---> the socket
  */
-static void a_close_under_an_event_on_its_way_is_told_after_it(void)
+static void close_under_an_event(struct slow_wait *s, int fd, bool fails)
+{
+	pthread_t thread = thread_start(slow_wait_run, s);
+
+	slow_page_wait(&s->page);
+	SYS(close(fd));
+	if (fails)
+		slow_page_fail(&s->page);
+	else
+		slow_page_come(&s->page);
+	thread_join(thread);
+	CHECK_EQ(s->ret, fails ? -EFAULT : 1);
+}
+
+/* That event, in the end: one byte, and not the last. */
+static void check_event_of_before(struct slow_wait *s, bool failed)
+{
+	struct kevent_event ev, *first = slow_wait_events(s);
+
+	if (failed) {
+		first = &ev;
+		CHECK_EQ(wait_events(s->q, first, 1, 1, PATIENCE), 1);
+	}
+	check_received(first, 1, 1);
+	CHECK_EQ(first->flags, 0);
+}
+
+/* @behind: of the lane, but of another queue; else -1 */
+static void close_in_each_way(int behind)
 {
 	struct slow_wait s = { .q = queue_open() };
-	static char buffer[100];
+	static char buffer[100], other[100];
 	int how;
 
 	need_feature(s.q, KEVENT_FEATURE_NAIO);
 	for (how = 0; how < 4; how++) {
 		uint32_t mode = how & 1 ? KEVENT_DISPATCH : 0;
 		bool fails = how & 2;
-		struct kevent_event ev, *first = &ev;
-		pthread_t thread;
+		struct kevent_event ev;
 		int fd[2];
 
 		test_context("mode %#x, copy %s", mode, fails ? "fails" : "succeeds");
@@ -116,22 +146,16 @@ static void a_close_under_an_event_on_its_way_is_told_after_it(void)
 		tcp_pair(fd);
 		CHECK_EQ(add_receive(s.q, 1, buffer, sizeof(buffer), fd[0],
 				     KEVENT_MULTISHOT | mode), 0);
-		thread = thread_start(slow_wait_run, &s);
+		if (behind >= 0)
+			CHECK_EQ(add_receive(behind, 2, other, sizeof(other),
+					     fd[0], 0), 0);
 		write_one(fd[1]);
-		slow_page_wait(&s.page);
-		SYS(close(fd[0]));
-		if (fails)
-			slow_page_fail(&s.page);
-		else
-			slow_page_come(&s.page);
-		thread_join(thread);
-		CHECK_EQ(s.ret, fails ? -EFAULT : 1);
-		if (fails)
-			CHECK_EQ(wait_events(s.q, &ev, 1, 1, PATIENCE), 1);
-		else
-			first = slow_wait_events(&s);
-		check_received(first, 1, 1);
-		CHECK_EQ(first->flags, 0);
+		close_under_an_event(&s, fd[0], fails);
+		check_event_of_before(&s, fails);
+		if (behind >= 0) {
+			CHECK_EQ(wait_events(behind, &ev, 1, 1, PATIENCE), 1);
+			check_broken(&ev, 2);
+		}
 		CHECK_EQ(wait_events(s.q, &ev, 1, 1, PATIENCE), 1);
 		check_broken(&ev, 1);
 		check_silent(s.q);
@@ -139,6 +163,17 @@ static void a_close_under_an_event_on_its_way_is_told_after_it(void)
 		close(fd[1]);
 		close(s.page.uffd);
 	}
+}
+
+static void a_close_under_an_event_on_its_way_is_told_after_it(void)
+{
+	close_in_each_way(-1);
+}
+
+/* Nobody waits at the multishot's queue any more once it has told its event. */
+static void a_close_under_an_event_on_its_way_ends_those_behind_it(void)
+{
+	close_in_each_way(queue_open());
 }
 
 struct waiter {
@@ -287,6 +322,120 @@ static void a_waiter_that_is_the_last_to_use_a_socket_closes_it(void)
 	CHECK(met);
 }
 
+/* Whether the socket at a port is still somebody's, as /proc/net/tcp has it. */
+static bool is_owned(uint16_t port)
+{
+	FILE *f = fopen("/proc/net/tcp", "re");
+	bool owned = false;
+	char line[256];
+
+	CHECK(f);
+	while (fgets(line, sizeof(line), f)) {
+		unsigned long inode;
+		unsigned int local;
+
+		if (sscanf(line, "%*d: %*x:%x %*x:%*x %*x %*x:%*x %*x:%*x %*x %*d %*d %lu",
+			   &local, &inode) == 2 && local == port)
+			owned = inode;
+	}
+	fclose(f);
+	return owned;
+}
+
+static uint16_t port_of(int fd)
+{
+	struct sockaddr_in addr;
+	socklen_t len = sizeof(addr);
+
+	SYS(getsockname(fd, (struct sockaddr *)&addr, &len));
+	return ntohs(addr.sin_port);
+}
+
+/*
+ *	main	close of a socket that is to linger until all is sent, for ever, when
+ *	waiter	is the last to use it
+ */
+static void what_a_waiter_closes_does_not_linger(void)
+{
+	struct linger linger = { .l_onoff = 1, .l_linger = 1000000 };
+	int large = 1 << 20, small = NARROW, fd[2];
+	struct waiter w = { .q = queue_open() };
+	static char much[1 << 18], buffer[50];
+	uint64_t end = now_ns() + PATIENCE;
+	pthread_t sender, waiter;
+	struct sender s;
+	uint16_t port;
+
+	need_feature(w.q, KEVENT_FEATURE_NAIO);
+	tcp_pair(fd);
+	port = port_of(fd[0]);
+	SYS(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &large, sizeof(large)));
+	SYS(setsockopt(fd[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)));
+	SYS(setsockopt(fd[0], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)));
+	CHECK_EQ(SYS(send(fd[0], much, sizeof(much), MSG_DONTWAIT)),
+		 sizeof(much));
+	CHECK_EQ(add_receive(w.q, 1, buffer, 50, fd[0], 0), 0);
+	CHECK_EQ(add_receive(w.q, 2, buffer, 50, fd[0], 0), 0);
+	sender = sender_start(&s, fd[0]);
+	waiter = thread_start(wait_for_events, &w);
+	wait_until_it_waits(&w);
+	CHECK_EQ(remove_kevent(w.q, KEVENT_NAIO, 1, 0), 0);
+	/* or the kernel's own thread, which is as well */
+	comes_into_state(w.tid, 'D', NSEC_PER_SEC);
+	SYS(close(fd[0]));
+	sender_end(&s, sender);
+	thread_join(waiter);
+	CHECK_EQ(w.ret, 1);
+	check_broken(&w.ev[0], 2);
+	while (is_owned(port)) {
+		if (now_ns() > end)
+			FAIL("somebody lingers");
+		sched_yield();
+	}
+	close(fd[1]);
+	close(w.q);
+}
+
+static void check_refused(const struct kevent_event *ev, uint64_t cookie)
+{
+	CHECK_EQ(ev->type, KEVENT_NAIO);
+	CHECK_EQ(ev->cookie, cookie);
+	CHECK_EQ(ev->data, 0);
+	CHECK_EQ(ev->count, EOPNOTSUPP);
+	CHECK_EQ(ev->flags, KEVENT_EVENT_ERROR | KEVENT_EVENT_LAST);
+}
+
+static void a_protocol_on_top_of_tcp_ends_transfers_and_refuses_more(void)
+{
+	static char buffer[100];
+	int q = queue_open(), fd[2];
+	struct kevent_request req;
+	struct kevent_event ev;
+	uint32_t flags;
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	for (flags = 0; flags <= KEVENT_MULTISHOT; flags += KEVENT_MULTISHOT) {
+		test_context("flags %#x", flags);
+		tcp_pair(fd);
+		CHECK_EQ(add_receive(q, 1, buffer, 100, fd[0], flags), 0);
+		if (setsockopt(fd[0], IPPROTO_TCP, TCP_ULP, "tls", 3))
+			test_skip("no TLS in this kernel: %s", strerror(errno));
+		write_one(fd[1]);
+		CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
+		check_refused(&ev, 1);
+		CHECK_EQ(unread(fd[0]), 1);
+		CHECK_EQ(add_receive(q, 2, buffer, 100, fd[0], flags),
+			 -EOPNOTSUPP);
+		req = receive(2, buffer, 100, fd[0], 0);
+		req.events = KEVENT_NAIO_SEND;
+		CHECK_EQ(change(q, KEVENT_IOC_NR_ADD, req), -EOPNOTSUPP);
+		check_silent(q);
+		CHECK_EQ(queue_info(q).kevents, 0);
+		close(fd[0]);
+		close(fd[1]);
+	}
+}
+
 struct changer {
 	int q;
 	unsigned int nr;
@@ -393,27 +542,40 @@ static void who_polls_a_queue_leaves_the_bytes_in_the_socket(void)
  */
 static void who_polls_a_queue_does_not_wait_for_a_locked_socket(void)
 {
+	unsigned int round, total = rounds(20);
 	static char buffer[2][50];
-	int q = queue_open(), fd[2];
-	struct kevent_event ev;
-	struct sender s;
-	pthread_t thread;
+	int q = queue_open();
 
 	need_feature(q, KEVENT_FEATURE_NAIO);
-	tcp_pair(fd);
-	CHECK_EQ(add_receive(q, 1, buffer[0], 50, fd[0], 0), 0);
-	CHECK_EQ(add_receive(q, 2, buffer[1], 50, fd[0], KEVENT_MULTISHOT), 0);
-	thread = sender_start(&s, fd[0]);
-	CHECK_EQ(remove_kevent(q, KEVENT_NAIO, 1, 0), 0);
-	/* it has become the first, so it is to be asked */
-	CHECK_EQ(queue_info(q).ready, 1);
-	CHECK(!readable(q, 0));
-	sender_end(&s, thread);
-	CHECK(!readable(q, 0));
-	write_one(fd[1]);
-	CHECK(readable(q, PATIENCE));
-	CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
-	check_received(&ev, 2, 1);
+	for (round = 0; round < total; round++) {
+		/* else it has to be faster than the kernel's own thread */
+		uint32_t flags = round & 1 ? KEVENT_MULTISHOT : 0;
+		struct kevent_event ev;
+		struct sender s;
+		pthread_t thread;
+		int fd[2];
+
+		test_context("round %u, flags %#x", round, flags);
+		tcp_pair(fd);
+		CHECK_EQ(add_receive(q, 1, buffer[0], 50, fd[0], 0), 0);
+		CHECK_EQ(add_receive(q, 2, buffer[1], 50, fd[0], flags), 0);
+		thread = sender_start(&s, fd[0]);
+		/* the second becomes the first, so it is to be asked */
+		CHECK_EQ(remove_kevent(q, KEVENT_NAIO, 1, 0), 0);
+		if (flags)
+			CHECK_EQ(queue_info(q).ready, 1);
+		CHECK(!readable(q, 0));
+		sender_end(&s, thread);
+		CHECK(!readable(q, 0));
+		write_one(fd[1]);
+		CHECK(readable(q, PATIENCE));
+		CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
+		check_received(&ev, 2, 1);
+		if (flags)
+			CHECK_EQ(remove_kevent(q, KEVENT_NAIO, 2, 0), 0);
+		close(fd[0]);
+		close(fd[1]);
+	}
 }
 
 /* REMOVE says that nothing was moved. */
@@ -592,8 +754,11 @@ static void pages_of_before_a_fork_or_an_execve_count_for_the_user(void)
 
 static const struct test_case cases[] = {
 	TEST(a_close_under_an_event_on_its_way_is_told_after_it),
+	TEST(a_close_under_an_event_on_its_way_ends_those_behind_it),
 	TEST(memory_of_before_a_modify_is_left_alone),
 	LONG_TEST(a_waiter_that_is_the_last_to_use_a_socket_closes_it, 120),
+	TEST(what_a_waiter_closes_does_not_linger),
+	TEST(a_protocol_on_top_of_tcp_ends_transfers_and_refuses_more),
 	TEST(who_waits_for_a_receive_to_let_go_can_be_killed),
 	TEST(who_polls_a_queue_leaves_the_bytes_in_the_socket),
 	TEST(who_polls_a_queue_does_not_wait_for_a_locked_socket),

@@ -8,11 +8,9 @@
  * byte that is counted twice, lost, or written after the end is seen.  What was
  * pinned is unpinned: see check_pins().
  */
-#include "lib.h"
+#include "lib_moves.h"
 
-#include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,24 +19,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SLOTS	16
 #define LENGTH	(3 * PAGE)
 #define MUCH	(64 * PAGE)
-
-/* One transfer and how it ended. */
-struct transfer {
-	uint64_t ident;
-	char *buffer;
-	size_t length;
-	bool ended;
-	int error;
-	uint64_t moved;
-};
-
-static char pattern(uint64_t pos)
-{
-	return (char)(pos * 167 + (pos >> 8) * 13 + (pos >> 16));
-}
 
 static void fill(char *buffer, size_t length, uint64_t pos)
 {
@@ -71,58 +53,9 @@ static void *memory(size_t size)
 static int begin(int q, int sock, struct transfer *t, uint32_t events,
 		 uint32_t flags)
 {
-	struct kevent_request req = request(KEVENT_NAIO, t->ident, events,
-					    flags, t->ident);
-
-	req.param[0] = (uintptr_t)t->buffer;
-	req.param[1] = t->length;
-	req.param[2] = (uint64_t)sock;
-	t->ended = false;
-	t->error = 0;
-	t->moved = 0;
-	return change(q, KEVENT_IOC_NR_ADD, req);
-}
-
-static void ended(struct transfer *t, const struct kevent_event *ev)
-{
-	CHECK_EQ(t->ended, false);
-	CHECK_EQ(ev->type, KEVENT_NAIO);
-	CHECK_EQ(ev->cookie, t->ident);
-	CHECK(ev->flags & KEVENT_EVENT_LAST);
-	t->ended = true;
-	t->moved = ev->data;
-	t->error = ev->flags & KEVENT_EVENT_ERROR ? (int)ev->count : 0;
-	CHECK(t->moved <= t->length);
-}
-
-/* Removes it: true where it was there, and is ended by this. */
-static bool cancel(int q, struct transfer *t)
-{
-	struct {
-		struct kevent_batch head;
-		struct kevent_request req;
-	} arg = { .head.count = 1,
-		  .req = request(KEVENT_NAIO, t->ident, 0, 0, 0) };
-
-	if (!SYS(ioctl(q, KEVENT_IOC_REMOVE(1), &arg))) {
-		CHECK_EQ(arg.req.result, -ENOENT);
-		return false;
-	}
-	t->ended = true;
-	t->moved = arg.req.param[0];
-	t->error = (int)arg.req.param[1];
-	CHECK(t->moved <= t->length);
-	return true;
-}
-
-/* The event of the only transfer that there is. */
-static void wait_for(int q, struct transfer *t)
-{
-	struct kevent_event ev;
-
-	CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
-	CHECK_EQ(ev.ident, t->ident);
-	ended(t, &ev);
+	t->events = events;
+	t->most = t->length;
+	return transfer_begin(q, sock, t, flags, t->buffer, t->length);
 }
 
 /* A thread at the other end of a stream; @to is ours. */
@@ -210,8 +143,8 @@ static void what_is_cancelled_while_bytes_arrive_loses_and_doubles_none(void)
 			       rnd_below(&rnd, 4) ? KEVENT_WAITALL : 0), 0);
 		while (yields--)
 			sched_yield();
-		if (!rnd_below(&rnd, 3) || !cancel(q, &t))
-			wait_for(q, &t);
+		if (!rnd_below(&rnd, 3) || !transfer_cancel(q, &t))
+			transfer_wait(q, &t);
 		cancelled += t.error == ECANCELED;
 		part += t.error == ECANCELED && t.moved;
 		full += !t.error;
@@ -264,8 +197,8 @@ static void what_is_cancelled_while_bytes_leave_loses_and_doubles_none(void)
 		CHECK_EQ(begin(q, fd[0], &t, KEVENT_NAIO_SEND, 0), 0);
 		while (yields--)
 			sched_yield();
-		if (!rnd_below(&rnd, 3) || !cancel(q, &t))
-			wait_for(q, &t);
+		if (!rnd_below(&rnd, 3) || !transfer_cancel(q, &t))
+			transfer_wait(q, &t);
 		/* it is ours again, whatever is still on its way */
 		memset(mem, 0x55, MUCH + PAGE);
 		cancelled += t.error == ECANCELED;
@@ -284,310 +217,116 @@ static void what_is_cancelled_while_bytes_leave_loses_and_doubles_none(void)
 	check_pins();
 }
 
+static int begin_receive(struct moves *m, struct transfer *t)
+{
+	t->buffer = m->mem + t->ident * LENGTH;
+	t->length = 1 + rnd_below(&m->rnd, LENGTH);
+	return begin(m->q, m->fd[0], t, KEVENT_NAIO_RECV, KEVENT_WAITALL);
+}
+
 static void many_at_once_keep_their_order_while_some_are_cancelled(void)
 {
-	unsigned int i, round, total = rounds(60), cancelled = 0;
-	struct transfer t[SLOTS] = { 0 };
-	struct rnd rnd = rnd_stream(3);
-	char *mem = memory(SLOTS * LENGTH);
-	int q = queue_open(), fd[2];
+	struct moves m = {
+		.q = queue_open(), .rnd = rnd_stream(3), .begin = begin_receive,
+		.mem = memory(TRANSFERS * LENGTH),
+	};
+	unsigned int i, round, total = rounds(60);
 	struct peer peer = { 0 };
 	uint64_t pos = 0;
 	pthread_t thread;
 
-	need_feature(q, KEVENT_FEATURE_NAIO);
+	need_feature(m.q, KEVENT_FEATURE_NAIO);
 	remember_pins();
-	tcp_pair(fd);
-	peer.fd = fd[1];
-	peer.to = fd[0];
+	tcp_pair(m.fd);
+	peer.fd = m.fd[1];
+	peer.to = m.fd[0];
 	thread = thread_start(writer, &peer);
 	for (round = 0; round < total; round++) {
-		unsigned int left = SLOTS;
-
 		test_context("round %u", round);
-		for (i = 0; i < SLOTS; i++) {
-			t[i].ident = i;
-			t[i].buffer = mem + i * LENGTH;
-			t[i].length = 1 + rnd_below(&rnd, LENGTH);
-			CHECK_EQ(begin(q, fd[0], &t[i], KEVENT_NAIO_RECV,
-				       KEVENT_WAITALL), 0);
-		}
-		for (i = 0; i < SLOTS / 2; i++) {
-			struct transfer *one = &t[rnd_below(&rnd, SLOTS)];
+		moves_begin(&m);
+		moves_end(&m);
+		for (i = 0; i < TRANSFERS; i++) {
+			const struct transfer *t = &m.t[i];
 
-			if (!one->ended && cancel(q, one)) {
-				cancelled += one->error == ECANCELED;
-				left--;
-			}
-		}
-		while (left) {
-			struct kevent_event ev[SLOTS];
-			int n = wait_events(q, ev, SLOTS, 1, PATIENCE), k;
-
-			CHECK(n > 0);
-			for (k = 0; k < n; k++, left--)
-				ended(&t[ev[k].ident], &ev[k]);
-		}
-		for (i = 0; i < SLOTS; i++) {
-			check_pattern(t[i].buffer, t[i].moved, pos);
-			pos += t[i].moved;
-			CHECK(t[i].error == ECANCELED || !t[i].error);
-			CHECK(t[i].error || t[i].moved == t[i].length);
+			check_pattern(t->buffer, t->moved, pos);
+			pos += t->moved;
+			CHECK(t->error == ECANCELED || !t->error);
+			CHECK(t->error || t->moved == t->length);
 		}
 	}
-	check_silent(q);
+	check_silent(m.q);
 	peer.stop = true;
 	thread_join(thread);
-	CHECK(cancelled);
+	CHECK(m.cancelled);
+	close(m.q);
+	check_pins();
+}
+
+/* In both directions, and they have to wait, or not. */
+static int begin_any(struct moves *m, struct transfer *t)
+{
+	bool send = t->ident & 1;
+	uint32_t all = rnd_below(&m->rnd, 2) ? KEVENT_WAITALL : 0;
+
+	t->buffer = m->mem + t->ident * MUCH;
+	t->length = 1 + rnd_below(&m->rnd, MUCH);
+	return begin(m->q, m->fd[0], t,
+		     send ? KEVENT_NAIO_SEND : KEVENT_NAIO_RECV,
+		     send ? 0 : all);
+}
+
+static struct moves any_moves(unsigned int stream)
+{
+	struct moves m = {
+		.rnd = rnd_stream(stream), .pair = tcp_pair, .begin = begin_any,
+		.feed = LENGTH, .size = TRANSFERS * MUCH,
+	};
+	int q = queue_open();
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
 	close(q);
-	check_pins();
-}
-
-/* What ends the transfers of a round, on a thread of its own. */
-struct ender {
-	pthread_barrier_t start;
-	pthread_barrier_t end;
-	void (*run)(struct ender *e);
-	bool stop;
-	int q;
-	int fd[2];
-};
-
-static void *end_them(void *arg)
-{
-	struct ender *e = arg;
-
-	for (;;) {
-		pthread_barrier_wait(&e->start);
-		if (e->stop)
-			return NULL;
-		e->run(e);
-		pthread_barrier_wait(&e->end);
-	}
-}
-
-/* Transfers in both directions, which have to wait, or not. */
-static unsigned int begin_some(struct ender *e, struct transfer *t, char *mem,
-			       struct rnd *rnd)
-{
-	unsigned int i;
-
-	for (i = 0; i < SLOTS; i++) {
-		bool send = i & 1;
-		int ret;
-
-		t[i].ident = i;
-		t[i].buffer = mem + i * MUCH;
-		t[i].length = 1 + rnd_below(rnd, MUCH);
-		ret = begin(e->q, e->fd[0], &t[i],
-			    send ? KEVENT_NAIO_SEND : KEVENT_NAIO_RECV,
-			    send ? 0 : KEVENT_WAITALL);
-		CHECK_EQ(ret, 0);
-	}
-	(void)!send(e->fd[1], mem, LENGTH, MSG_DONTWAIT | MSG_NOSIGNAL);
-	return SLOTS;
-}
-
-/* Cancels some of them, and waits for the others: each ends once. */
-static void end_all(struct ender *e, struct transfer *t, struct rnd *rnd,
-		    unsigned int *removed, unsigned int *told)
-{
-	unsigned int i, left = SLOTS;
-
-	for (i = 0; i < SLOTS / 4; i++) {
-		struct transfer *one = &t[rnd_below(rnd, SLOTS)];
-
-		if (!one->ended && cancel(e->q, one)) {
-			++*removed;
-			left--;
-		}
-	}
-	while (left) {
-		struct kevent_event ev[SLOTS];
-		int n = wait_events(e->q, ev, SLOTS, 1, PATIENCE), k;
-
-		CHECK(n > 0);
-		for (k = 0; k < n; k++, left--) {
-			ended(&t[ev[k].ident], &ev[k]);
-			++*told;
-		}
-	}
-	check_silent(e->q);
-	CHECK_EQ(queue_info(e->q).kevents, 0);
-}
-
-static void race_sockets(void (*run)(struct ender *e), unsigned int total)
-{
-	unsigned int round, removed = 0, told = 0;
-	struct transfer t[SLOTS] = { 0 };
-	struct rnd rnd = rnd_stream(4);
-	struct ender e = { .run = run };
-	char *mem = memory(SLOTS * MUCH);
-	pthread_t thread;
-
-	e.q = queue_open();
-	need_feature(e.q, KEVENT_FEATURE_NAIO);
+	m.mem = memory(m.size);
 	remember_pins();
-	pthread_barrier_init(&e.start, NULL, 2);
-	pthread_barrier_init(&e.end, NULL, 2);
-	thread = thread_start(end_them, &e);
-	for (round = 0; round < total; round++) {
-		test_context("round %u", round);
-		tcp_pair(e.fd);
-		begin_some(&e, t, mem, &rnd);
-		pthread_barrier_wait(&e.start);
-		end_all(&e, t, &rnd, &removed, &told);
-		pthread_barrier_wait(&e.end);
-		if (e.fd[0] >= 0)
-			close(e.fd[0]);
-		if (e.fd[1] >= 0)
-			close(e.fd[1]);
-	}
-	e.stop = true;
-	pthread_barrier_wait(&e.start);
-	thread_join(thread);
-	dprintf(STDERR_FILENO, "%u removed, %u told\n", removed, told);
-	CHECK(removed && told);
-	close(e.q);
-	check_pins();
-}
-
-static void close_near(struct ender *e)
-{
-	close(e->fd[0]);
-	e->fd[0] = -1;
+	return m;
 }
 
 static void a_close_of_the_socket_ends_each_transfer_once(void)
 {
-	race_sockets(close_near, rounds(100));
-}
+	struct moves m = any_moves(4);
 
-static void reset_far(struct ender *e)
-{
-	struct linger linger = { .l_onoff = 1 };
-
-	SYS(setsockopt(e->fd[1], SOL_SOCKET, SO_LINGER, &linger,
-		       sizeof(linger)));
-	close(e->fd[1]);
-	e->fd[1] = -1;
+	race_sockets(&m, close_near, rounds(100));
+	check_pins();
 }
 
 static void a_reset_by_the_peer_ends_each_transfer_once(void)
 {
-	race_sockets(reset_far, rounds(100));
-}
+	struct moves m = any_moves(4);
 
-static void close_both(struct ender *e)
-{
-	reset_far(e);
-	close_near(e);
+	race_sockets(&m, reset_far, rounds(100));
+	check_pins();
 }
 
 static void a_reset_and_a_close_end_each_transfer_once(void)
 {
-	race_sockets(close_both, rounds(100));
-}
+	struct moves m = any_moves(4);
 
-/* Reads what is sent, so that transfers move on while the queue is closed. */
-static void read_some(struct ender *e)
-{
-	char buffer[4 * PAGE];
-	unsigned int i;
-
-	for (i = 0; i < 16; i++) {
-		(void)!recv(e->fd[1], buffer, sizeof(buffer), MSG_DONTWAIT);
-		(void)!send(e->fd[1], buffer, sizeof(buffer),
-			    MSG_DONTWAIT | MSG_NOSIGNAL);
-	}
+	race_sockets(&m, close_both, rounds(100));
+	check_pins();
 }
 
 static void a_close_of_the_queue_ends_them_while_bytes_move(void)
 {
-	unsigned int round, total = rounds(100);
-	struct transfer t[SLOTS] = { 0 };
-	struct rnd rnd = rnd_stream(5);
-	struct ender e = { .run = read_some };
-	char *mem = memory(SLOTS * MUCH);
-	int other = queue_open();
-	pthread_t thread;
+	struct moves m = any_moves(5);
 
-	need_feature(other, KEVENT_FEATURE_NAIO);
-	remember_pins();
-	pthread_barrier_init(&e.start, NULL, 2);
-	pthread_barrier_init(&e.end, NULL, 2);
-	thread = thread_start(end_them, &e);
-	for (round = 0; round < total; round++) {
-		unsigned int yields = rnd_below(&rnd, 8);
-
-		test_context("round %u", round);
-		e.q = queue_open();
-		tcp_pair(e.fd);
-		begin_some(&e, t, mem, &rnd);
-		pthread_barrier_wait(&e.start);
-		while (yields--)
-			sched_yield();
-		SYS(close(e.q));
-		/* nobody writes to it any more */
-		memset(mem, 0x55, SLOTS * MUCH);
-		pthread_barrier_wait(&e.end);
-		CHECK(mem[0] == 0x55 && !memcmp(mem, mem + 1, SLOTS * MUCH - 1));
-		close(e.fd[0]);
-		close(e.fd[1]);
-	}
-	e.stop = true;
-	pthread_barrier_wait(&e.start);
-	thread_join(thread);
-	wait_until_user_kevents(other, 0);
+	race_queues(&m, rounds(100));
 	check_pins();
-}
-
-/* A process with transfers under way, which is killed. */
-static void victim(void *arg)
-{
-	struct transfer t[SLOTS] = { 0 };
-	struct ender *e = arg;
-	struct rnd rnd = rnd_stream(6);
-	char *mem = memory(SLOTS * MUCH);
-
-	e->q = queue_open();
-	begin_some(e, t, mem, &rnd);
-	SYS(write(e->fd[0], "x", 1));
-	for (;;) {
-		struct kevent_event ev[SLOTS];
-		int n = wait_events(e->q, ev, SLOTS, 1, FOREVER), k;
-
-		for (k = 0; k < n; k++)
-			begin(e->q, e->fd[0], &t[ev[k].ident], ev[k].events, 0);
-	}
 }
 
 static void a_process_may_be_killed_while_bytes_move(void)
 {
-	unsigned int round, total = rounds(60);
-	int other = queue_open();
+	struct moves m = any_moves(6);
 
-	need_feature(other, KEVENT_FEATURE_NAIO);
-	remember_pins();
-	signal(SIGPIPE, SIG_IGN);
-	for (round = 0; round < total; round++) {
-		struct ender e = { 0 };
-		unsigned int i;
-		pid_t pid;
-		char c;
-
-		test_context("round %u", round);
-		tcp_pair(e.fd);
-		pid = child_start(victim, &e);
-		/* the first bytes come from it, so it has begun */
-		CHECK_EQ(SYS(read(e.fd[1], &c, 1)), 1);
-		for (i = 0; i < round % 8; i++)
-			read_some(&e);
-		child_kill(pid);
-		close(e.fd[0]);
-		close(e.fd[1]);
-	}
-	wait_until_user_kevents(other, 0);
+	race_deaths(&m, rounds(60));
 	check_pins();
 }
 
@@ -614,10 +353,10 @@ static void *crowd_member(void *arg)
 
 		CHECK_EQ(begin(q, c->fd, &t, KEVENT_NAIO_RECV,
 			       rnd_below(&rnd, 2) ? KEVENT_WAITALL : 0), 0);
-		if (rnd_below(&rnd, 2) && !cancel(q, &t))
-			wait_for(q, &t);
-		else if (!t.ended && !cancel(q, &t))
-			wait_for(q, &t);
+		if (rnd_below(&rnd, 2) && !transfer_cancel(q, &t))
+			transfer_wait(q, &t);
+		else if (!t.ended && !transfer_cancel(q, &t))
+			transfer_wait(q, &t);
 		c->moved += t.moved;
 	}
 	close(q);
@@ -655,10 +394,51 @@ static void many_queues_at_one_socket_take_each_byte_once(void)
 	check_pins();
 }
 
+/*
+ *	main	begins, and a moment later waits: one event at a time
+ *	kernel	has begun to move them, as nobody waited
+ */
+static void events_come_in_the_order_of_the_transfers_whoever_moves_them(void)
+{
+	unsigned int round, i, total = rounds(300);
+	int q = queue_open(), fd[2];
+	struct rnd rnd = rnd_stream(11);
+	char in[TRANSFERS], out[TRANSFERS];
+	struct kevent_event ev;
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	tcp_pair(fd);
+	fill(out, sizeof(out), 0);
+	for (round = 0; round < total; round++) {
+		uint64_t end;
+
+		test_context("round %u", round);
+		for (i = 0; i < TRANSFERS; i++) {
+			struct transfer t = {
+				.ident = i, .buffer = &in[i], .length = 1,
+			};
+
+			CHECK_EQ(begin(q, fd[0], &t, KEVENT_NAIO_RECV, 0), 0);
+		}
+		CHECK_EQ(SYS(send(fd[1], out, sizeof(out), 0)), sizeof(out));
+		end = now_ns() + rnd_below(&rnd, 10 * NSEC_PER_MSEC);
+		while (now_ns() < end)
+			;
+		for (i = 0; i < TRANSFERS; i++) {
+			CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
+			CHECK_EQ(ev.ident, i);
+		}
+		check_pattern(in, sizeof(in), 0);
+	}
+	check_silent(q);
+}
+
 static const struct test_case cases[] = {
 	LONG_TEST(what_is_cancelled_while_bytes_arrive_loses_and_doubles_none, 180),
 	LONG_TEST(what_is_cancelled_while_bytes_leave_loses_and_doubles_none, 180),
 	LONG_TEST(many_at_once_keep_their_order_while_some_are_cancelled, 180),
+	LONG_TEST(events_come_in_the_order_of_the_transfers_whoever_moves_them,
+		  180),
 	LONG_TEST(many_queues_at_one_socket_take_each_byte_once, 180),
 	LONG_TEST(a_close_of_the_socket_ends_each_transfer_once, 180),
 	LONG_TEST(a_reset_by_the_peer_ends_each_transfer_once, 180),

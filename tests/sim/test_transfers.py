@@ -32,6 +32,7 @@ from pykevent.sim.account import Limits
 from pykevent.sim.kevent import RefusedError
 from pykevent.sim.system import System
 from pykevent.transfers import Exported
+from tests.conformance.sockets import narrow, receive
 from tests.conformance.support import (
     InThread,
     child,
@@ -43,7 +44,7 @@ from tests.conformance.support import (
     soon,
     tcp_pair,
 )
-from tests.conformance.test_naio_send import MUCH, narrow, receive
+from tests.conformance.test_naio_send import MUCH
 from tests.sim.test_hostile import CLONE_NEWNS, MS_PRIVATE, MS_REC, unshare
 from tests.sim.test_missing import refuses
 from tests.sim.test_robust import descriptors

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * io_uring without its library, as little of it as transfers need.
+ * io_uring without its library, as little of it as the benches need.
  */
-#ifndef KEVENT_BENCH_NAIO_RING_H
-#define KEVENT_BENCH_NAIO_RING_H
+#ifndef KEVENT_BENCH_RING_H
+#define KEVENT_BENCH_RING_H
 
 #include <linux/io_uring.h>
 
 #include "../kernel/lib.h"
 
-/* Two ways to set one up: as it comes, and with completions left to who waits. */
+/* Ways to set one up: as it comes, and with completions left to who waits. */
 #define RING_PLAIN	0
 #define RING_DEFER	(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN)
+/* With room for four completions of each entry. */
+#define RING_LARGE	IORING_SETUP_CQSIZE
 
 struct ring {
 	int fd;
@@ -54,4 +56,4 @@ bool ring_give_buffers(struct ring *ring, char *memory, unsigned int nr,
 /* One of them back. */
 void ring_give(struct ring *ring, void *at, size_t size, unsigned int id);
 
-#endif /* KEVENT_BENCH_NAIO_RING_H */
+#endif /* KEVENT_BENCH_RING_H */

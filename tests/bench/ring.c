@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * io_uring without its library; see naio_ring.h.
+ * io_uring without its library; see ring.h.
  */
-#include "naio_ring.h"
+#include "ring.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -25,7 +25,9 @@ static unsigned int *word(struct ring *ring, uint32_t offset)
 
 bool ring_open(struct ring *ring, unsigned int entries, unsigned int flags)
 {
-	struct io_uring_params params = { .flags = flags };
+	struct io_uring_params params = {
+		.flags = flags, .cq_entries = 4 * entries,
+	};
 
 	memset(ring, 0, sizeof(*ring));
 	ring->flags = flags;
