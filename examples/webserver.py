@@ -8,10 +8,11 @@ A client that vanishes ends its transfers with an error, one that asks for nothi
 timer.  What there is to answer is in http_files.py.
 """
 
+import argparse
+import errno
 import os
 import resource
 import socket
-import sys
 import time
 from contextlib import suppress
 from itertools import count
@@ -23,6 +24,7 @@ from pykevent import Event, Flags, NaioEvents, Queue, SocketEvents
 
 IDLE = 30.0  # seconds that a client may take to ask, or take nothing of what is sent
 LISTENER, TIMER = 0, 1  # cookies; each client has another
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # of accept(): no use to repeat it
 RECV = NaioEvents.RECV
 
 
@@ -78,18 +80,25 @@ class Server:
             if not going:
                 self.drop(event.cookie)
         elif event.cookie == LISTENER:
-            with suppress(OSError):  # such as too many open files: the timer tries again
-                for _ in range(event.data):
-                    sock, cookie = self.listener.accept()[0], next(self.cookies)
-                    self.clients[cookie] = Client(self.queue, sock, cookie)
-                    self.asked[cookie] = time.monotonic()
-                self.queue.modify(self.accepting)
+            self.accept(event.data)
         elif event.cookie == TIMER:
             before = time.monotonic() - IDLE
             for cookie in [cookie for cookie, since in self.asked.items() if since < before]:
                 self.drop(cookie)
             self.queue.modify(self.accepting)
         # Else it is of a client that was dropped.
+
+    def accept(self, waiting: int) -> None:
+        """Begin with so many clients, or as many as there is room for: the timer tries again."""
+        try:
+            for _ in range(waiting):
+                sock, cookie = self.listener.accept()[0], next(self.cookies)
+                self.clients[cookie] = Client(self.queue, sock, cookie)
+                self.asked[cookie] = time.monotonic()
+        except OSError as error:
+            if error.errno in FULL:
+                return
+        self.queue.modify(self.accepting)
 
     def moved(self, event: Event, client: Client) -> bool:
         """A transfer has moved something; returns whether to go on."""
@@ -142,17 +151,32 @@ class Server:
 
 def main() -> None:
     """Serve until interrupted."""
-    directory, port, *host = sys.argv[1:]
+    parser = argparse.ArgumentParser(description="Serve the files of a directory by HTTP.")
+    parser.add_argument("directory")
+    parser.add_argument("port", type=int, help="0: any that is free")
+    parser.add_argument("host", nargs="?", default="127.0.0.1", help="an address (%(default)s)")
+    options = parser.parse_args()
+    if not os.path.isdir(options.directory):
+        parser.error(f"{options.directory} is no directory")
+    if not 0 <= options.port < 1 << 16:
+        parser.error(f"{options.port} is no port")
+    root = os.path.realpath(os.fsencode(options.directory)).rstrip(b"/")
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        address = options.host, options.port
+        listener = socket.create_server(address, family=family, backlog=1024)
+    except OSError as error:
+        parser.error(str(error))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    listener = socket.create_server((host[0] if host else "127.0.0.1", int(port)), backlog=1024)
     listener.setblocking(False)
     # Clients have these from it: a peer that is silent or takes nothing is lost in the end.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * IDLE))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with suppress(KeyboardInterrupt), listener, pykevent.open() as queue:
-        server = Server(queue, listener, os.path.realpath(os.fsencode(directory)).rstrip(b"/"))
-        print("http://{}:{}/".format(*listener.getsockname()), flush=True)
+        server = Server(queue, listener, root)
+        host, port = listener.getsockname()[:2]
+        print(f"http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
         while True:
             for event in queue.wait():
                 server.handle(event)

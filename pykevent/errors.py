@@ -4,7 +4,7 @@
 import errno
 import os
 
-from pykevent.abi import EventType, NaioEvents
+from pykevent.abi import EventType, NaioEvents, Op
 from pykevent.mounts import is_simulated
 
 _OPEN_HINTS = {
@@ -47,22 +47,32 @@ _INVALID[EventType.PATH] = _INVALID[EventType.INODE]
 
 _NAIO_HINTS = {
     errno.EBADF: "the socket is not open",
+    errno.ENOTSOCK: "transfers are for sockets; watch this with register()",
     errno.EINVAL: "more than 0x7ffff000 bytes, or none to receive, or a flag that it does not take",
     errno.EMFILE: "each file being sent is kept open, and the queues of this user keep as many "
     "open as RLIMIT_NOFILE (ulimit -Hn) allows",
-    errno.EOPNOTSUPP: "this type of event was left out when the module was built, or this kind of "
-    "socket is not supported: TCP is, UDP but for files, and UNIX sockets, of which only streams "
-    "send",
+    errno.EOPNOTSUPP: "this kind of socket is not supported: TCP, UDP and UNIX sockets receive; "
+    "wait with register() and call its recv()",
     errno.ENOMEM: "buffers of transfers that wait are pinned, and RLIMIT_MEMLOCK (ulimit -l) says "
     "how much one process may pin",
     errno.EFAULT: "a buffer to receive into has to be writable, and may not be a file's shared "
     "mapping",
 }
+_SEND_HINTS = {
+    errno.EOPNOTSUPP: "this kind of socket is not supported: TCP, UDP and UNIX streams send; of "
+    "others, as UNIX datagrams, call send()",
+    errno.EFAULT: "the bytes to send cannot be read",
+}
 _SENDFILE_HINTS = {
     errno.EBADF: "the file is not open, or not for reading, or the socket is not open",
-    errno.EINVAL: "the file has to be a regular one (no pipe, socket or directory), and the part "
-    "to end before 2**63; or a flag that it does not take",
+    errno.EINVAL: "the file has to be a regular one (no pipe, socket or directory), nor one that "
+    "the kernel makes up, as in /proc (read and send it), and the part to end before 2**63; or a "
+    "flag that it does not take",
+    errno.EOPNOTSUPP: "files go by streams alone, TCP or UNIX: by other sockets read and send them",
+    errno.EFAULT: "the address has to lead to what sendfile_argument() makes",
 }
+_LEFT_OUT = "transfers were left out when the module was built: INFO has no NAIO"
+_NOT_ONE = "exactly one of RECV, SEND and SENDFILE"
 _MODIFY_NAIO_HINTS = {
     errno.EINVAL: "another socket than it was added with, or no multishot any more",
     errno.EOPNOTSUPP: "only a multishot can be resumed or modified",
@@ -136,22 +146,38 @@ def room_error(minimum: int, room: int) -> OSError:
 
 
 def request_error(
-    error: int, kind: int, *, events: int = 0, modify: bool = False, simulated: bool = False
+    error: int,
+    kind: int,
+    *,
+    events: int = 0,
+    op: Op | None = Op.ADD,
+    ident: int | None = None,
+    stale: bool = False,
+    left_out: bool = False,
+    simulated: bool = False,
 ) -> OSError:
-    """The error of one request of type `kind`; `simulated` says that a simulator has refused it.
+    """The error of one request of type `kind`, or of a posting, of which `op` is None.
 
-    Of a transfer also `events` matters, and whether it was to `modify` one.
+    `ident` is what was named, if that is known; `stale` that a removal was of what went by that
+    number before.  `left_out` says that the device was built without the type, `simulated` that a
+    simulator has refused it.  Of a transfer also `events` matters.
     """
     hints = [os.strerror(error)]
-    if error == errno.EPERM and kind == EventType.POLL:
+    if ident is not None and (error == errno.EEXIST or (error == errno.ENOENT and op != Op.ADD)):
+        hints.append(_whether_there(error, kind, ident, op, stale=stale))
+    elif error == errno.EPERM and kind == EventType.POLL:
         hints.append("this file cannot be polled; a regular file never can")
     elif error == errno.ELOOP and kind != EventType.PATH:
         hints.append(
             "a queue can watch neither itself nor what watches it; nor, where a thousand others "
             "watch it, anything that may be a queue of events itself"
         )
-    elif kind == EventType.NAIO and error in (hints_of := _naio_hints(events, modify)):
+    elif kind == EventType.NAIO and error == errno.EOPNOTSUPP and left_out:
+        hints.append(_LEFT_OUT)
+    elif kind == EventType.NAIO and error in (hints_of := _naio_hints(events, op)):
         hints.append(hints_of[error])
+    elif kind == EventType.SOCKET and error == errno.ENOTSOCK:
+        hints.append("register() and poll_event() watch other files, too")
     elif error in _REQUEST_HINTS:
         more = _INVALID.get(kind, "") if error == errno.EINVAL else ""
         hints.append(_REQUEST_HINTS[error] + more)
@@ -160,11 +186,45 @@ def request_error(
     return OSError(error, "; ".join(hints))
 
 
-def _naio_hints(events: int, modify: bool) -> dict[int, str]:
+def transfer_error(error: int, *, events: int = 0, broken: bool = False) -> OSError:
+    """The error with which a transfer has ended; `broken` where its socket was closed."""
+    if error == errno.ECANCELED:
+        why = "the socket was closed" if broken else "it was cancelled, or its queue was closed"
+        return OSError(error, f"{os.strerror(error)}; {why}")
+    if error in (errno.ENOMEM, errno.EFAULT):
+        return request_error(error, EventType.NAIO, events=events)
+    return OSError(error, os.strerror(error))
+
+
+def ended_error() -> OSError:
+    """What a transfer that has ended cannot do."""
+    return OSError(errno.ENOENT, f"{os.strerror(errno.ENOENT)}; the transfer has ended")
+
+
+def _whether_there(error: int, kind: int, ident: int, op: Op | None, *, stale: bool) -> str:
+    try:
+        name = f"{EventType(kind).name} {ident}"
+    except ValueError:
+        name = f"kevent {ident} of type {kind}"
+    if error == errno.EEXIST:
+        return f"{name} is in this queue already"
+    if stale:
+        return f"there is no stale {name} in this queue"
+    if op is None:
+        return f"there is no {name} in this queue, or it is one-shot and is being delivered"
+    more = ": its transfer has ended, or never was" if kind == EventType.NAIO else ""
+    return f"there is no {name} in this queue{more}"
+
+
+def _naio_hints(events: int, op: Op | None) -> dict[int, str]:
     hints = dict(_NAIO_HINTS)
-    if events == NaioEvents.SENDFILE:
+    if events == NaioEvents.SEND:
+        hints |= _SEND_HINTS
+    elif events == NaioEvents.SENDFILE:
         hints |= _SENDFILE_HINTS
-    if modify:
+    elif events != NaioEvents.RECV:
+        hints[errno.EINVAL] = _NOT_ONE
+    if op == Op.MODIFY:
         hints |= _MODIFY_NAIO_HINTS
     return hints
 

@@ -28,6 +28,7 @@ from pykevent.abi import (
 from pykevent.errors import (
     SIMULATOR_DIED,
     ChangesAppliedError,
+    ended_error,
     open_error,
     request_error,
     room_error,
@@ -44,6 +45,7 @@ from pykevent.requests import (
     check_range,
     descriptor_of,
     receive_flags,
+    receive_length,
     removal,
     sendfile_argument,
 )
@@ -51,9 +53,10 @@ from pykevent.timeouts import Deadline, make_deadline, no_wait
 from pykevent.transfers import Exported, Transfer, Transfers
 
 # Looked up and made once.
-_RESULT = struct.Struct("=i")
+_RESULT, _IDENT = struct.Struct("=i"), struct.Struct("=Q")
 _ADD_ONE, _MODIFY_ONE, _REMOVE_ONE = abi.ADD(1), abi.MODIFY(1), abi.REMOVE(1)
 _POST_ONE = abi.POST(1)
+_OPS = {_ADD_ONE: Op.ADD, _MODIFY_ONE: Op.MODIFY, _REMOVE_ONE: Op.REMOVE}
 _ONE = abi.BATCH.pack(1, 0, 0)
 _SOCKET, _NAIO, _USER = EventType.SOCKET, EventType.NAIO, EventType.USER
 _RECV, _SEND, _SENDFILE = map(int, (NaioEvents.RECV, NaioEvents.SEND, NaioEvents.SENDFILE))
@@ -132,7 +135,9 @@ class Queue:
     def fromfd(cls, fd: int) -> Self:
         """A queue of a descriptor that is open already.
 
-        It is not duplicated: closing the queue closes it.  ValueError for a negative one.
+        It is not duplicated: closing the queue closes it.  ValueError for a negative one.  A
+        transfer's handle learns from the queue object that made it: an event that another object of
+        the same queue takes does not reach it.
 
         Where a simulator serves it, and Yama has processes allow that (ptrace_scope 1), this lets
         the simulator look at this process's descriptors.  A forked child has to allow it anew, for
@@ -241,7 +246,7 @@ class Queue:
         self._call(abi.ADD_PATH(len(name) + 1), buffer)
         (result,) = _RESULT.unpack_from(buffer, _REQUEST_RESULT)
         if result:
-            error = self._refused(-result, EventType.PATH)
+            error = self._refused(-result, EventType.PATH, ident=ident)
             raise OSError(error.errno, error.strerror, path)
 
     def modify(self, request: Request) -> None:
@@ -319,7 +324,12 @@ class Queue:
     def recv(
         self, fileobj: FileLike, length: int, *, waitall: bool = False, cookie: int = 0
     ) -> Transfer:
-        """As `recv_into` with a buffer of its own; `Transfer.received` is what came."""
+        """As `recv_into` with a buffer of its own; `Transfer.received` is what came.
+
+        Raises TypeError where `length` is no int, and ValueError unless it is from 1 to 0x7ffff000.
+        """
+        if type(length) is not int or not 0 < length <= abi.NAIO_MAX:
+            length = receive_length(length)
         return self.recv_into(fileobj, bytearray(length), waitall=waitall, cookie=cookie)
 
     def recv_into(
@@ -336,7 +346,8 @@ class Queue:
 
         The event tells how many bytes, 0 at the end of the stream: any number, or with `waitall`
         as many as the buffer holds unless the stream ends before.  Of a datagram what does not fit
-        is lost, and said to be.  Transfers of one socket end in the order they were asked for.
+        is lost, and said to be; who has sent it is not told, and descriptors in a UNIX message are
+        closed.  Transfers of one socket end in the order they were asked for.
 
         `multishot`: again and again.  Each wait that returns an event of it has put what the event
         tells of into the buffer, at its beginning; `done` is true after the last one, which is that
@@ -359,7 +370,10 @@ class Queue:
         """Have the kernel send all of `data`, any bytes-like object, by a socket; ioctl ADD.
 
         The event comes when the socket has taken every byte, which is not to say that the peer
-        has.  A close of the socket before that cancels it.  Raises as `recv_into`.
+        has.  A close of the socket before that cancels it.  A UDP socket has to be connected.
+
+        Raises as `recv_into`.  Where the socket has taken some at once, and the rest is more than
+        RLIMIT_MEMLOCK leaves, the event says ENOMEM, and how much was sent (`moved`).
         """
         memory = data if type(data) is bytes else Exported(data, writable=False)
         return self._transfer(_SEND, fileobj, memory, 0, cookie)
@@ -472,7 +486,12 @@ class Queue:
         self._single(_ADD_ONE, transfer.encode(), _REQUEST_RESULT, _NAIO, transfer.kind)
 
     def _resume(self, transfer: Transfer) -> None:
-        self._single(_MODIFY_ONE, transfer.encode(), _REQUEST_RESULT, _NAIO, transfer.kind)
+        if transfer.done:
+            raise ended_error()
+        try:
+            self._single(_MODIFY_ONE, transfer.encode(), _REQUEST_RESULT, _NAIO, transfer.kind)
+        except FileNotFoundError:
+            raise ended_error() from None
 
     def _cancel(self, transfer: Transfer) -> bool:
         """Remove a transfer; False where its event was delivered, or another thread has it."""
@@ -549,17 +568,41 @@ class Queue:
         if self._call(number, buffer) != 1:
             (result,) = _RESULT.unpack_from(buffer, abi.BATCH.size + result_at)
             if result:
-                modify = number == _MODIFY_ONE
-                raise self._refused(-result, kind, events=events, modify=modify)
+                # A posting has its ident in the same place, and neither flags nor events.
+                (ident,) = _IDENT.unpack_from(entry)
+                flags = 0 if number == _POST_ONE else abi.REQUEST.unpack(entry)[4]
+                op, stale = _OPS.get(number), bool(flags & Flags.STALE)
+                raise self._refused(-result, kind, events=events, op=op, ident=ident, stale=stale)
         return buffer
 
-    def _refused(self, error: int, kind: int, *, events: int = 0, modify: bool = False) -> OSError:
+    def _refused(
+        self,
+        error: int,
+        kind: int,
+        *,
+        events: int = 0,
+        op: Op | None = Op.ADD,
+        ident: int | None = None,
+        stale: bool = False,
+    ) -> OSError:
         """The error of a request, as this device means it."""
-        if self._simulated is None and error in _MEANT_OTHERWISE:
+        left_out = False
+        unsupported = error == errno.EOPNOTSUPP and kind == _NAIO
+        if unsupported or (self._simulated is None and error in _MEANT_OTHERWISE):
             with contextlib.suppress(OSError, ValueError):
-                self._simulated = Feature.SIM in self.info().features
-        simulated = bool(self._simulated)
-        return request_error(error, kind, events=events, modify=modify, simulated=simulated)
+                features = self.info().features
+                self._simulated = Feature.SIM in features
+                left_out = Feature.NAIO not in features
+        return request_error(
+            error,
+            kind,
+            events=events,
+            op=op,
+            ident=ident,
+            stale=stale,
+            left_out=left_out,
+            simulated=bool(self._simulated),
+        )
 
     def _wait(self, deadline: Deadline, minimum: int, room: int) -> list[Event]:
         while True:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Requests: what a queue is asked to watch, and one constructor for each source."""
 
+import io
 import operator
 import os
 import struct
@@ -238,10 +239,32 @@ def naio_event(
 
     The memory has to stay what it is until the event has arrived or the kevent was removed;
     `Queue.recv_into` and `Queue.send` see to that.  `Flags.WAITALL`: all of it, not any part.
-    For SENDFILE it holds what `sendfile_argument` makes, and is looked at by the call alone.
+    For SENDFILE it holds what `pykevent.requests.sendfile_argument` makes, and is looked at by the
+    call alone.  Numbers from 2**63 on are those of `Transfer` handles: choose smaller ones.
+
+        buffer = (ctypes.c_char * 4096)()  # to be kept until then
+        queue.add(naio_event(1, NaioEvents.RECV, sock, ctypes.addressof(buffer), len(buffer)))
+        whole = sendfile_argument(file, 0, None)
+        argument = ctypes.create_string_buffer(whole, len(whole))
+        address, size = ctypes.addressof(argument), len(whole)
+        queue.add(naio_event(2, NaioEvents.SENDFILE, sock, address, size))
     """
     params = (address, length, descriptor_of(fileobj))
     return Request(EventType.NAIO, ident, events, flags, cookie, params)
+
+
+def receive_length(length: int) -> int:
+    """`length` itself; TypeError or ValueError where so many bytes cannot be received."""
+    try:
+        if isinstance(length, bool):
+            raise TypeError
+        number = operator.index(length)
+    except TypeError:
+        kind = type(length).__name__
+        raise TypeError(f"length must be an int, not {kind}: recv_into() takes a buffer") from None
+    if not 0 < number <= NAIO_MAX:
+        raise ValueError(f"length must be from 1 to {NAIO_MAX:#x}, not {length}")
+    return number
 
 
 def receive_flags(*, waitall: bool, multishot: bool, dispatch: bool) -> int:
@@ -262,6 +285,16 @@ def check_length(events: int, length: int) -> None:
         raise ValueError("an empty buffer receives nothing")
 
 
+def _bytes_of(value: BytesLike, what: str) -> bytes:
+    # By way of a view, for bytes() makes them of numbers as well.
+    try:
+        return bytes(memoryview(value))
+    except TypeError:
+        more = ": encode() it" if isinstance(value, str) else ""
+        kind = type(value).__name__
+        raise TypeError(f"{what} must be bytes-like, not {kind}{more}") from None
+
+
 def sendfile_argument(
     file: FileLike,
     offset: int,
@@ -275,16 +308,18 @@ def sendfile_argument(
     """
     if type(file) is not int and isinstance(file, (str, bytes, os.PathLike)):
         raise TypeError(f"{file!r} is not an open file: open() it first")
-    # By way of a view, for bytes() makes them of numbers as well.
-    prefix = prefix if type(prefix) is bytes else bytes(memoryview(prefix))
-    suffix = suffix if type(suffix) is bytes else bytes(memoryview(suffix))
+    prefix = prefix if type(prefix) is bytes else _bytes_of(prefix, "prefix")
+    suffix = suffix if type(suffix) is bytes else _bytes_of(suffix, "suffix")
     if len(prefix) + len(suffix) > SENDFILE_EXTRA:
         raise ValueError(f"prefix and suffix are more than {SENDFILE_EXTRA} bytes together")
     if length is None:
         length = SENDFILE_ALL
     elif type(length) is not int or not 0 <= length < 1 << 63:
         check_range(length, 63, "length")
-    fd = descriptor_of(file)
+    try:
+        fd = descriptor_of(file)
+    except io.UnsupportedOperation:
+        raise TypeError(f"{file!r} has no descriptor: send() its bytes") from None
     try:
         head = SENDFILE.pack(offset, length, fd, 0, len(prefix), len(suffix))
     except struct.error:

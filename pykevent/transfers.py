@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pykevent.abi import NAIO_MAX, REQUEST, EventFlags, EventType, NaioEvents
-from pykevent.errors import request_error
+from pykevent.errors import transfer_error
 from pykevent.events import Event
 from pykevent.requests import FileLike, check_length, descriptor_of, naio_event
 
@@ -77,7 +77,13 @@ class Exported:
         self.source = source
         self._view: _Buffer | None = None
         view = _Buffer()
-        _obtain(source, ctypes.byref(view), _WRITABLE if writable else _SIMPLE)
+        try:
+            _obtain(source, ctypes.byref(view), _WRITABLE if writable else _SIMPLE)
+        except BufferError:
+            if writable and memoryview(source).readonly:
+                kind = type(source).__name__
+                raise BufferError(f"this {kind} is read-only: use a bytearray") from None
+            raise
         self._view = view
         self.address: int = view.buf or 0
         self.length: int = view.len
@@ -90,11 +96,15 @@ class Exported:
 
 
 class Transfer:
-    """One transfer of a queue, from `Queue.recv_into`, `Queue.send` or `Queue.sendfile`.
+    """One transfer of a queue: from `Queue.recv`, `recv_into`, `send` or `sendfile`.
 
-    Its end is an event of the queue with this `ident`, which has the cookie and all that is to be
-    known; once a wait of this queue object has returned that, it is known here too.  A multishot
-    has many events, and here stands what the latest one said.
+    Its end is an event of the queue of type NAIO, with this `ident`, which has the cookie and all
+    that is to be known; once a wait of this queue object has returned that, it is known here too:
+    `moved`, how many bytes; `error`, an errno or 0; `truncated`, whether a datagram was longer than
+    the buffer; `broken`, whether the socket was closed; and `received`, a copy of what came.  A
+    multishot has many events, and here stands what the latest one said.
+
+    A transfer that is under way holds the socket object, which thus is not closed by being dropped.
     """
 
     __slots__ = (
@@ -105,6 +115,7 @@ class Transfer:
         "_flags",
         "_memory",
         "_queue",
+        "_told",
         "broken",
         "error",
         "ident",
@@ -123,6 +134,7 @@ class Transfer:
         cookie: int,
     ) -> None:
         self.ident = 0
+        """The number that its events have; 2**63 or more."""
         self.moved = 0
         """Bytes, once `done`; of a multishot those that the latest event told of."""
         self.error = 0
@@ -137,7 +149,7 @@ class Transfer:
         self._memory = memory
         self._flags = flags
         self._cookie = cookie
-        self._done = False
+        self._done = self._told = False
 
     def __repr__(self) -> str:
         state = f"moved={self.moved} error={self.error}" if self._done else "in progress"
@@ -161,9 +173,14 @@ class Transfer:
 
     @property
     def received(self) -> bytes:
-        """What came: the first `moved` bytes of the buffer.  ValueError unless it is a receive."""
+        """What came: a copy of the first `moved` bytes of the buffer.
+
+        ValueError unless it is a receive that has ended, or a multishot that has had an event.
+        """
         if self.kind != _RECV or not isinstance(self._memory, Exported):
             raise ValueError("this transfer does not receive")
+        if not (self._done or self._told):
+            raise ValueError("the transfer has not ended")
         return bytes(memoryview(self._memory.source).cast("B")[: self.moved])
 
     def resume(self) -> None:
@@ -180,9 +197,7 @@ class Transfer:
         if not self._done:
             raise ValueError("the transfer has not ended")
         if self.error:
-            if self.error in (errno.ENOMEM, errno.EFAULT):
-                raise request_error(self.error, EventType.NAIO, events=self.kind)
-            raise OSError(self.error, os.strerror(self.error))
+            raise transfer_error(self.error, events=self.kind, broken=self.broken)
         return self.moved
 
     def encode(self) -> bytes:
@@ -217,6 +232,8 @@ class Transfer:
         if flags & _LAST:
             self._done = True
             self.release()
+        else:
+            self._told = True
 
     def settle(self, moved: int, error: int) -> None:
         """It has ended, without an event, and come to that."""
@@ -226,7 +243,8 @@ class Transfer:
         self.release()
 
     def release(self) -> None:
-        """The buffer is its owner's again."""
+        """The buffer is its owner's again, and the socket is not needed any more."""
+        self._fileobj = -1
         if isinstance(self._memory, Exported):
             self._memory.release()
 

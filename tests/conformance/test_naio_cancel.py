@@ -237,6 +237,24 @@ def test_a_buffer_is_held_until_its_transfer_has_ended(queue: Queue, tcp: Pair) 
     buffer.extend(b"more")
 
 
+def test_a_handle_learns_nothing_from_another_object_of_the_queue(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    buffer = bytearray(10)
+    transfer = queue.recv_into(near, buffer)
+    with Queue.fromfd(os.dup(queue.fileno())) as twin:
+        far.send(b"hello")
+        event = one(twin)
+        assert (event.ident, event.data) == (transfer.ident, 5)
+        assert event.ident >= 2**63
+    assert not transfer.done
+    assert not transfer.cancel()
+    with pytest.raises(BufferError):
+        buffer.extend(b"more")
+    queue.close()
+    assert transfer.done
+    buffer.extend(b"more")
+
+
 def test_transfers_go_on_while_a_handle_is_forgotten(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
     for number in range(10):

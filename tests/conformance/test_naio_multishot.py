@@ -90,6 +90,24 @@ def test_an_empty_datagram_is_not_the_end(queue: Queue, ends: Pair) -> None:
     assert one(queue).data == 1
 
 
+@kinds(ALL)
+def test_a_read_of_the_queue_receives_as_a_wait_does(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    buffer = bytearray(10)
+    transfer = queue.recv_into(near, buffer, multishot=True, cookie=7)
+    reader = InThread(lambda: os.read(queue.fileno(), 32)).until_asleep("read")
+    for word in (b"hello", b"you"):
+        far.send(word)
+        (event,) = pykevent.parse_records(reader.result())
+        assert (event.ident, event.cookie, event.data) == (transfer.ident, 7, len(word))
+        assert (event.events, event.flags) == (RECV, 0)
+        assert buffer.startswith(word)
+        reader = InThread(lambda: os.read(queue.fileno(), 32)).until_asleep("read")
+    near.close()
+    (event,) = pykevent.parse_records(reader.result())
+    assert (event.error, event.broken, event.last) == (errno.ECANCELED, True, True)
+
+
 def test_the_buffer_is_not_touched_between_two_waits(queue: Queue, tcp: Pair) -> None:
     near, far = tcp
     buffer = bytearray(b"-" * 10)
@@ -173,6 +191,23 @@ def test_disabled_it_waits_for_a_modify(queue: Queue, tcp: Pair) -> None:
     assert now(queue) == []
     queue.modify(pykevent.naio_event(1, RECV, near, memory.address, 10, MULTISHOT))
     assert one(queue).data == 1
+
+
+@kinds(ALL)
+def test_disabled_it_tells_the_close_of_the_socket(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    memory = Exported(bytearray(10), writable=True)
+    flags = MULTISHOT | Flags.DISABLED
+    queue.add(pykevent.naio_event(1, RECV, near, memory.address, 10, flags))
+    far.send(b"x")
+    near.recv(1, socket.MSG_PEEK)
+    assert now(queue) == []
+    near.close()
+    event = one(queue)
+    assert (event.ident, event.data, event.error) == (1, 0, errno.ECANCELED)
+    assert event.flags == EventFlags.LAST | EventFlags.ERROR | EventFlags.BROKEN
+    assert memory.source == bytes(10)
+    assert queue.info().kevents == 0
 
 
 def test_modify_gives_other_memory(queue: Queue, tcp: Pair) -> None:

@@ -8,6 +8,8 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +50,42 @@ def test_what_is_there_already_is_received_at_once(queue: Queue, ends: Pair) -> 
     assert event.flags == EventFlags.LAST
     assert bytes(buffer[:6]) == b"hello\0"
     assert transfer.result() == 5
+
+
+@kinds(ALL)
+def test_recv_has_a_buffer_of_its_own_and_received_is_what_came(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    transfer = queue.recv(near, 100, cookie=7)
+    with pytest.raises(ValueError, match="the transfer has not ended"):
+        _ = transfer.received
+    far.send(b"hello")
+    event = one(queue)
+    assert (event.ident, event.cookie, event.data) == (transfer.ident, 7, 5)
+    assert type(transfer.received) is bytes
+    assert (transfer.received, transfer.result()) == (b"hello", 5)
+
+
+@kinds(STREAMS)
+def test_recv_with_waitall_receives_until_the_length_or_the_end(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    transfers = [queue.recv(near, 4, waitall=True) for _ in range(3)]
+    for part in (b"ab", b"cde", b"fghi"):
+        far.send(part)
+    far.shutdown(socket.SHUT_WR)
+    soon(queue, 3)
+    assert [transfer.received for transfer in transfers] == [b"abcd", b"efgh", b"i"]
+    end = queue.recv(near, 4)
+    assert one(queue).data == 0
+    assert end.received == b""
+
+
+def test_what_came_before_a_recv_was_cancelled_is_received(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    transfer = queue.recv(near, 10, waitall=True)
+    far.send(b"abc")
+    eventually(lambda: not _waits(near), "the bytes are taken")
+    assert transfer.cancel()
+    assert transfer.received == b"abc"
 
 
 @kinds(ALL)
@@ -242,6 +280,49 @@ def _waits(sock: socket.socket) -> bool:
         return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return False
+
+
+def test_of_a_datagram_its_bytes_are_told_and_not_who_has_sent_it(
+    queue: Queue, stack: ExitStack
+) -> None:
+    ends = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(3)]
+    for end in ends:
+        end.bind(("127.0.0.1", 0))
+    near, *senders = ends
+    buffers = [bytearray(5) for _ in senders]
+    for buffer, far in zip(buffers, senders, strict=True):
+        queue.recv_into(near, buffer)
+        far.sendto(b"hello", near.getsockname())
+    first, second = soon(queue, 2)
+    assert first == replace(second, ident=first.ident)
+    assert buffers == [b"hello", b"hello"]
+
+
+@kinds(["UNIX stream", "UNIX datagram", "UNIX seqpacket"])
+@pytest.mark.parametrize("multishot", [False, True])
+@pytest.mark.parametrize("early", [True, False])
+def test_of_a_message_its_bytes_are_told_and_descriptors_in_it_are_closed(
+    queue: Queue, ends: Pair, pipe: tuple[int, int], early: bool, multishot: bool
+) -> None:
+    near, far = ends
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    reader, writer = pipe
+    buffer = bytearray(10)
+    if not early:
+        queue.recv_into(near, buffer, multishot=multishot)
+    socket.send_fds(far, [b"hello"], [writer])
+    os.close(writer)
+    # It lives on in the message.
+    assert poll_bits(reader, select.POLLIN) == 0
+    opened = os.listdir("/proc/self/fd")
+    if early:
+        queue.recv_into(near, buffer, multishot=multishot)
+    event = one(queue)
+    assert (event.data, event.error) == (5, 0)
+    assert event.flags == (0 if multishot else EventFlags.LAST)
+    assert bytes(buffer) == b"hello" + bytes(5)
+    until_polled(reader, select.POLLHUP)
+    assert os.listdir("/proc/self/fd") == opened
 
 
 def test_a_socket_that_is_not_connected_is_told_by_an_event(queue: Queue) -> None:

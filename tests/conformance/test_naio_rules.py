@@ -9,7 +9,7 @@ import os
 import resource
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -397,6 +397,30 @@ def test_remove_says_in_the_request_how_far_it_came(queue: Queue, tcp: Pair, add
     assert call(queue.fileno()) == 1
     answer = abi.REQUEST.unpack_from(call.buffer, abi.BATCH.size)
     assert answer[6:] == (0, 3, errno.ECANCELED, 0)
+
+
+@kinds(["UNIX datagram"])
+def test_what_is_refused_is_told_with_a_way_out(
+    queue: Queue, tcp: Pair, ends: Pair, pipe: tuple[int, int], address: int
+) -> None:
+    near = tcp[0]
+    with open("/proc/self/status") as made_up, tempfile.TemporaryFile() as file:
+        refusals: dict[str, Callable[[], object]] = {
+            r"UNIX streams send; .*call send\(\)": lambda: queue.send(ends[0], b"x"),
+            "files go by streams alone": lambda: queue.sendfile(ends[0], file),
+            "makes up, as in /proc": lambda: queue.sendfile(near, made_up),
+            r"for sockets; watch this with register\(\)": lambda: queue.recv(pipe[0], 1),
+            "exactly one of RECV, SEND and SENDFILE": lambda: queue.add(
+                pykevent.naio_event(1, RECV | SEND, near, address, 10)
+            ),
+            r"what sendfile_argument\(\) makes": lambda: queue.add(
+                pykevent.naio_event(1, NaioEvents.SENDFILE, near, 0, abi.SENDFILE.size)
+            ),
+        }
+        for said, ask in refusals.items():
+            with pytest.raises(OSError, match=said):
+                ask()
+    assert queue.info().kevents == 0
 
 
 def pending(sock: socket.socket) -> bool:

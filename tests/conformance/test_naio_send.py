@@ -15,8 +15,19 @@ import pytest
 
 from pykevent import Event, EventFlags, Feature, Info, NaioEvents, Queue
 
-from .sockets import STREAMS, Pair, kinds, narrow, receive
-from .support import DEADLINE, InThread, cookies, now, one, poll_bits, refused, soon, until_polled
+from .sockets import STREAMS, Pair, kinds, narrow, receive, udp_pair
+from .support import (
+    DEADLINE,
+    InThread,
+    child,
+    cookies,
+    now,
+    one,
+    poll_bits,
+    refused,
+    soon,
+    until_polled,
+)
 
 pytestmark = pytest.mark.needs("NAIO")
 
@@ -144,6 +155,24 @@ def test_a_datagram_that_is_too_long_is_emsgsize(queue: Queue, ends: Pair) -> No
     assert (event.error, event.data) == (errno.EMSGSIZE, 0)
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_udp_socket_has_to_be_connected_to_send(
+    queue: Queue, family: socket.AddressFamily
+) -> None:
+    for end in udp_pair(family):
+        end.close()
+    with socket.socket(family, socket.SOCK_DGRAM) as alone:
+        alone.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+        queue.send(alone, b"hello")
+        event = one(queue)
+        assert (event.error, event.data) == (errno.EDESTADDRREQ, 0)
+        assert event.flags == EventFlags.ERROR | EventFlags.LAST
+        alone.connect(alone.getsockname())
+        queue.send(alone, b"hello")
+        assert one(queue).data == 5
+        assert alone.recv(10) == b"hello"
+
+
 def test_nothing_is_sent_at_once(queue: Queue, tcp: Pair) -> None:
     near, _ = tcp
     queue.send(near, b"")
@@ -202,6 +231,47 @@ def test_what_a_unix_socket_sends_names_the_process_that_asked(
             now(queue)
     assert bytes(got) == content
     assert senders == {(os.getpid(), os.getuid(), os.getgid())}
+
+
+@kinds(["UNIX stream"])
+@pytest.mark.parametrize("of", ["memory", "a file"])
+def test_what_a_unix_socket_sends_for_a_process_that_has_ended_is_cancelled(
+    queue: Queue, ends: Pair, of: str, info: Info
+) -> None:
+    near, far = ends
+    narrow(near, far)
+    # A child finds the queue's own descriptor closed.
+    device = os.dup(queue.fileno())
+    content = os.urandom(MUCH)
+
+    def asks() -> None:
+        own = Queue.fromfd(device)
+        if of == "memory":
+            own.send(near, content, cookie=1)
+        else:
+            with tempfile.TemporaryFile() as file:
+                file.write(content)
+                file.flush()
+                own.sendfile(near, file, cookie=1)
+        # What a queue object does at the end of the interpreter would cancel it.
+        os._exit(0)
+
+    with child(asks) as process:
+        process.finish()
+    os.close(device)
+    got = bytearray()
+    while not (events := now(queue)):
+        if poll_bits(far, select.POLLIN):
+            got += far.recv(65536)
+    (event,) = events
+    # Memory that is not pinned has gone with the process.
+    pinned = of == "a file" or Feature.PIN in info.features
+    assert (event.cookie, event.error) == (1, errno.ECANCELED if pinned else errno.EFAULT)
+    assert event.flags == EventFlags.ERROR | EventFlags.LAST
+    near.shutdown(socket.SHUT_WR)
+    got += receive(far, MUCH)
+    assert got == content[: event.data]
+    assert 0 < event.data < MUCH
 
 
 def test_a_connection_in_progress_is_waited_for(queue: Queue) -> None:

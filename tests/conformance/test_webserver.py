@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
+import importlib
 import os
 import re
 import signal
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,9 +27,28 @@ from .support import DEADLINE, eventually
 pytestmark = pytest.mark.needs("NAIO")
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PROGRAM = str(EXAMPLES / "webserver.py")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{EXAMPLES.parent}"}
 SIZES = {"empty": 0, "byte": 1, "page": 4096, "odd.txt": 100_003, "large": 6_000_001}
 # As main() but for how patient it is.
 IMPATIENT = "import webserver; webserver.IDLE = 0.5; webserver.main()"
+# As main() with an accept() that fails; the timer, which comes each second, may be put off.
+FAILING = """
+import socket, webserver
+class Listener(socket.socket):
+    errors = {errors}
+    def accept(self):
+        if self.errors and (error := self.errors.pop(0)):
+            raise OSError(error, "")
+        return super().accept()
+socket.socket = Listener
+timer = webserver.pykevent.timer_event
+webserver.pykevent.timer_event = lambda *_, **named: timer(
+    1, **dict(named, value={tick}, interval={tick})
+)
+webserver.main()
+"""
+NEVER = 3600
 
 
 def content(name: str) -> bytes:
@@ -78,11 +99,11 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *start: str) -> Iterator[Server]:
+def serving(folder: Path, *start: str, host: tuple[str, ...] = ()) -> Iterator[Server]:
     """A server of `folder`, which is there to the end, and then ends by SIGINT without a word."""
     process = subprocess.Popen(
-        [sys.executable, *(start or (str(EXAMPLES / "webserver.py"),)), str(folder), "0"],
-        env={**os.environ, "PYTHONPATH": f"{EXAMPLES}:{EXAMPLES.parent}"},
+        [sys.executable, *(start or (PROGRAM,)), str(folder), "0", *host],
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -91,7 +112,8 @@ def serving(folder: Path, *start: str) -> Iterator[Server]:
         try:
             assert process.stdout and process.stderr
             address = process.stdout.readline()
-            found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\n", address)
+            name = re.escape(f"[{host[0]}]" if host else "127.0.0.1")
+            found = re.fullmatch(rf"http://{name}:(\d+)/\n", address)
             assert found, address + process.stderr.read()
             yield Server(process, int(found[1]), folder)
             process.send_signal(signal.SIGINT)
@@ -557,3 +579,95 @@ def test_a_client_that_takes_nothing_is_dropped(impatient: Server) -> None:
         sock.sendall(get("/large"))
         assert sock.recv(1) == b"H"
         eventually(lambda: impatient.descriptors() <= before, "the server gives up")
+
+
+# How it is started, and accept()
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """Starts a server in this process; SystemExit where it does not come to serve anything."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    main: Callable[[], None] = importlib.import_module("webserver").main
+
+    def call(*words: str) -> object:
+        monkeypatch.setattr(sys, "argv", [PROGRAM, *words])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "required: directory, port"),
+        ((".",), "required: port"),
+        ((".", "http"), "invalid int value: 'http'"),
+        ((".", "65536"), "65536 is no port"),
+        ((".", "0", "192.0.2.1"), "Cannot assign requested address"),
+        (("nowhere", "0"), "nowhere is no directory"),
+        ((PROGRAM, "0"), "webserver.py is no directory"),
+    ],
+)
+def test_words_that_make_no_server_are_told_in_a_sentence(
+    started: Callable[..., object],
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    said: str,
+) -> None:
+    assert started(*words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: webserver.py [-h] directory port [host]\n")
+    assert said in error
+
+
+def test_it_can_be_asked_how_it_is_started(
+    started: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started("--help") == 0
+    assert capsys.readouterr().out.startswith("usage: webserver.py [-h] directory port [host]\n")
+
+
+def test_it_serves_by_ipv6(folder: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no loopback for IPv6: {error}")
+    with serving(folder, host=("::1",)) as server:
+        connection = http.client.HTTPConnection("::1", server.port, timeout=DEADLINE)
+        connection.request("GET", "/byte")
+        assert connection.getresponse().read() == content("byte")
+        connection.close()
+
+
+def failing(folder: Path, *errors: int, tick: int = NEVER) -> AbstractContextManager[Server]:
+    """A server whose accept() fails like that, 0 being not at all, before it does not any more."""
+    return serving(folder, "-c", FAILING.format(errors=list(errors), tick=tick))
+
+
+@pytest.mark.parametrize("error", [errno.ECONNABORTED, errno.EAGAIN, errno.EPROTO, errno.EPERM])
+def test_an_accept_that_fails_keeps_nobody_waiting(folder: Path, error: int) -> None:
+    with failing(folder, error, error) as server:
+        assert server.ask("/byte").body == content("byte")
+
+
+def test_without_a_descriptor_it_does_not_try_to_accept_again_at_once(folder: Path) -> None:
+    with failing(folder, 0, errno.EMFILE) as server, server.connect() as sock:
+        stream = sock.makefile("rb")
+        sock.sendall(get("/nothing"))  # no file is open any more when the reply comes
+        assert read_reply(stream).status == 404
+        before = server.descriptors()
+        with server.connect():
+            for _ in range(3):
+                # A listener that was armed again would have been seen to before this.
+                sock.sendall(get("/nothing"))
+                assert read_reply(stream).status == 404
+            assert server.descriptors() == before
+        stream.close()
+
+
+def test_without_a_descriptor_it_tries_to_accept_again_a_second_later(folder: Path) -> None:
+    with failing(folder, errno.EMFILE, tick=1) as server:
+        assert server.ask("/byte").body == content("byte")

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,40 @@ def test_a_queue_by_descriptor_asks_the_device_only_where_that_may_matter(
             with pytest.raises(PermissionError, match=f"regular file never can; or {LOOK}"):
                 queue.add(pykevent.poll_event(file, 1))
             assert device.last_calls() == numbers
+
+
+def test_what_is_not_there_is_named(queue: Queue) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        missing: dict[str, Callable[[], object]] = {
+            "no TIMER 5 in this queue$": lambda: queue.remove(EventType.TIMER, 5),
+            "no TIMER 6 in this queue$": lambda: queue.modify(pykevent.timer_event(6, 1)),
+            "no kevent 5 of type 77 in this queue$": lambda: queue.remove(77, 5),
+            f"no SOCKET {near.fileno()} in this queue$": lambda: queue.unregister(near),
+            "no stale SOCKET 7 in": lambda: queue.remove(EventType.SOCKET, 7, stale=True),
+            "no NAIO 9 in this queue: its tran": lambda: queue.remove(EventType.NAIO, 9),
+            "no USER 1 in this queue, or it is one-shot and is being": lambda: queue.post(1),
+        }
+        for said, ask in missing.items():
+            with pytest.raises(FileNotFoundError, match=said):
+                ask()
+
+
+def test_what_is_there_already_is_named(queue: Queue) -> None:
+    for request, said in (
+        (pykevent.timer_event(5, 1), "TIMER 5 is in this queue already"),
+        (pykevent.user_event(1), "USER 1 is in this queue already"),
+    ):
+        queue.add(request)
+        with pytest.raises(FileExistsError, match=said):
+            queue.add(request)
+
+
+def test_a_path_that_is_not_there_is_not_taken_for_a_kevent() -> None:
+    said = str(errors.request_error(errno.ENOENT, EventType.PATH, ident=3))
+    assert said == f"[Errno 2] {os.strerror(errno.ENOENT)}"
+    said = str(errors.request_error(errno.EEXIST, EventType.PATH, ident=3))
+    assert said.endswith("PATH 3 is in this queue already")
 
 
 def test_a_wait_for_more_than_there_is_room_for_says_so(queue: Queue) -> None:

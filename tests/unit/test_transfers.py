@@ -6,10 +6,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
+import io
 import mmap
 import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +26,12 @@ from pykevent.transfers import Exported
 def end(device: FakeDevice, ident: int, data: int, flags: int = 0, count: int = 1) -> None:
     """Let a transfer end like that."""
     del device.kevents[EventType.NAIO, ident]
-    flags |= EventFlags.LAST
-    record = abi.EVENT.pack(0, ident, data, count, NaioEvents.RECV, EventType.NAIO, flags)
-    device.put(record)
+    device.put(record(ident, data, flags | EventFlags.LAST, count))
+
+
+def record(ident: int, data: int, flags: int = 0, count: int = 1) -> bytes:
+    """An event of a transfer."""
+    return abi.EVENT.pack(0, ident, data, count, NaioEvents.RECV, EventType.NAIO, flags)
 
 
 def held(buffer: bytearray) -> bool:
@@ -85,8 +90,88 @@ def test_an_error_is_an_oserror_with_its_errno(device: FakeDevice, queue: Queue)
     (event,) = queue.wait(0)
     assert event.error == errno.ECANCELED
     assert (transfer.moved, transfer.broken) == (3, True)
-    with pytest.raises(OSError, match=os.strerror(errno.ECANCELED)):
+    with pytest.raises(OSError, match=f"{os.strerror(errno.ECANCELED)}; the socket was closed"):
         transfer.result()
+
+
+def test_a_result_that_was_cancelled_says_so(device: FakeDevice, queue: Queue) -> None:
+    transfer = queue.recv_into(5, bytearray(10))
+    device.moved = (0, errno.ECANCELED)
+    assert transfer.cancel()
+    with pytest.raises(OSError, match="it was cancelled, or its queue was closed") as caught:
+        transfer.result()
+    assert caught.value.errno == errno.ECANCELED
+
+
+class Socket:
+    """What a descriptor is taken from."""
+
+    def fileno(self) -> int:
+        """The descriptor's number."""
+        return 5
+
+
+@pytest.mark.parametrize("multishot", [False, True])
+def test_the_socket_object_is_held_until_the_end_and_not_longer(
+    device: FakeDevice, queue: Queue, multishot: bool
+) -> None:
+    sock = Socket()
+    seen = weakref.ref(sock)
+    transfer = queue.recv_into(sock, bytearray(1), multishot=multishot)
+    del sock
+    assert seen() is not None
+    if multishot:
+        device.put(record(transfer.ident, 1))
+        queue.wait(0)
+        assert seen() is not None
+    end(device, transfer.ident, 0)
+    queue.wait(0)
+    assert transfer.done
+    assert seen() is None
+
+
+@pytest.mark.parametrize(
+    ("length", "error", "said"),
+    [
+        (bytearray(3), TypeError, "not bytearray: recv_into"),
+        (b"", TypeError, "not bytes: recv_into"),
+        (True, TypeError, "length must be an int, not bool"),
+        ("1", TypeError, "length must be an int, not str"),
+        (1.5, TypeError, "length must be an int, not float"),
+        (None, TypeError, "length must be an int, not NoneType"),
+        (-1, ValueError, "from 1 to 0x7ffff000, not -1"),
+        (0, ValueError, "from 1 to 0x7ffff000, not 0"),
+        (abi.NAIO_MAX + 1, ValueError, "from 1 to 0x7ffff000, not 2147479553"),
+        (1 << 70, ValueError, "from 1 to 0x7ffff000"),
+    ],
+)
+def test_a_length_that_cannot_be_received_is_told_in_a_sentence(
+    device: FakeDevice, queue: Queue, length: int, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        queue.recv(5, length)
+    assert device.last_calls() == []
+
+
+def test_a_length_may_be_whatever_is_an_int(device: FakeDevice, queue: Queue) -> None:
+    queue.recv(5, EventType.NAIO)
+    (kevent,) = device.kevents.values()
+    assert kevent.param[1] == EventType.NAIO
+
+
+def test_nothing_is_received_before_there_was_an_event(device: FakeDevice, queue: Queue) -> None:
+    transfer, row = queue.recv(5, 4), queue.recv_into(5, bytearray(b"abcd"), multishot=True)
+    for each in (transfer, row):
+        with pytest.raises(ValueError, match="the transfer has not ended"):
+            _ = each.received
+    end(device, transfer.ident, 2)
+    device.put(record(row.ident, 3))
+    queue.wait(0)
+    assert (transfer.received, row.received, row.done) == (bytes(2), b"abc", False)
+    cancelled = queue.recv_into(5, bytearray(b"abcd"), waitall=True)
+    device.moved = (1, errno.ECANCELED)
+    assert cancelled.cancel()
+    assert cancelled.received == b"a"
 
 
 def test_cancel_says_what_the_device_says(device: FakeDevice, queue: Queue) -> None:
@@ -247,7 +332,7 @@ def test_a_queue_that_is_forgotten_cancels_all(device: FakeDevice) -> None:
 def test_a_refused_request_holds_nothing(device: FakeDevice, queue: Queue) -> None:
     buffer = bytearray(1)
     device.features &= ~abi.Feature.NAIO
-    with pytest.raises(OSError, match="UNIX sockets") as caught:
+    with pytest.raises(OSError, match="left out when the module was built") as caught:
         queue.recv_into(5, buffer)
     assert caught.value.errno == errno.EOPNOTSUPP
     assert not held(buffer)
@@ -329,14 +414,20 @@ def test_a_part_of_a_file_is_told_by_numbers_from_0_on(device: FakeDevice, queue
     for offset, length, file in ((-1, 1, 7), (0, -1, 7), (0, 2**63, 7), (0, 1, -1), (0, 1, 2**31)):
         with pytest.raises(ValueError, match=r"not|no descriptor"):
             queue.sendfile(5, file, offset, length)
-    with pytest.raises(TypeError):
-        queue.sendfile(5, 7, prefix="text")  # type: ignore[arg-type]
+    for part in ("prefix", "suffix"):
+        with pytest.raises(TypeError, match=rf"{part} must be bytes-like, not str: encode\(\) it"):
+            queue.sendfile(5, 7, **{part: "text"})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="must be bytes-like, not int"):
+        queue.sendfile(5, 7, prefix=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"BytesIO .* has no descriptor: send\(\) its bytes"):
+        queue.sendfile(5, io.BytesIO(b"bytes"))
     assert device.kevents == {}
 
 
 def test_what_cannot_be_written_to_is_not_received_into(queue: Queue) -> None:
-    with pytest.raises(BufferError):
-        queue.recv_into(5, b"constant")
+    for source in (b"constant", memoryview(bytearray(1)).toreadonly()):
+        with pytest.raises(BufferError, match=f"{type(source).__name__} is read-only: use a byte"):
+            queue.recv_into(5, source)
     with pytest.raises(TypeError):
         queue.send(5, "no bytes")
 
@@ -406,11 +497,22 @@ def test_a_refusal_speaks_of_what_was_asked_for(device: FakeDevice, queue: Queue
 
     transfer = queue.recv_into(5, bytearray(10))
     multishot = queue.recv_into(5, bytearray(10), multishot=True)
+    both = pykevent.naio_event(1, NaioEvents.RECV | NaioEvents.SEND, 5, 0, 1)
     for error, ask, said, unsaid in (
         (errno.EBADF, lambda: queue.recv(5, 1), "the socket is not open", "reading"),
         (errno.EBADF, lambda: queue.sendfile(5, 7), "the file is not open, or not for", "buffer"),
         (errno.EINVAL, lambda: queue.send(5, b"x"), "more than 0x7ffff000 bytes", "regular"),
         (errno.EINVAL, lambda: queue.sendfile(5, 7), "a regular one", "0x7ffff000"),
+        (errno.ENOTSOCK, lambda: queue.recv(5, 1), r"for sockets; watch this with reg", "poll_"),
+        (errno.EOPNOTSUPP, lambda: queue.recv(5, 1), "UNIX sockets receive", "left out"),
+        (errno.EOPNOTSUPP, lambda: queue.send(5, b"x"), r"datagrams, call send\(\)", "left out"),
+        (errno.EOPNOTSUPP, lambda: queue.sendfile(5, 7), "read and send them", "left out"),
+        (errno.EFAULT, lambda: queue.recv(5, 1), "has to be writable", "sent|send"),
+        (errno.EFAULT, lambda: queue.send(5, b"x"), "to send cannot be read", "writable"),
+        (errno.EFAULT, lambda: queue.sendfile(5, 7), "what sendfile_argument", "writable"),
+        (errno.EINVAL, lambda: queue.sendfile(5, 7), "makes up, as in /proc", "0x7ffff000"),
+        (errno.EINVAL, lambda: queue.add(both), "exactly one of RECV, SEND and", "0x7ffff000"),
+        (errno.ENOENT, multishot.resume, "the transfer has ended", "NAIO"),
         (errno.EINVAL, multishot.resume, "another socket than it was added with", "regular"),
         (errno.EOPNOTSUPP, transfer.resume, "only a multishot can be resumed", "UNIX"),
     ):
@@ -419,6 +521,16 @@ def test_a_refusal_speaks_of_what_was_asked_for(device: FakeDevice, queue: Queue
             ask()
         assert caught.value.errno == error
         assert unsaid not in str(caught.value)
+
+
+def test_a_transfer_that_has_ended_cannot_be_resumed(device: FakeDevice, queue: Queue) -> None:
+    multishot = queue.recv_into(5, bytearray(10), multishot=True)
+    end(device, multishot.ident, 0)
+    queue.wait(0)
+    device.last_calls()
+    with pytest.raises(FileNotFoundError, match="the transfer has ended"):
+        multishot.resume()
+    assert device.last_calls() == []
 
 
 def test_an_event_of_somebody_elses_transfer_passes(device: FakeDevice, queue: Queue) -> None:
