@@ -26,7 +26,7 @@ from runner.simulator import Simulator, mounted
 
 import pykevent
 from pykevent import EventType, Flags, NaioEvents, Queue, abi, mounts
-from pykevent.sim import client, lanes, memory, syscalls
+from pykevent.sim import client, lanes, memory, moving, syscalls
 from pykevent.sim import ends as ends_
 from pykevent.sim.account import Limits
 from pykevent.sim.kevent import RefusedError
@@ -35,6 +35,7 @@ from pykevent.transfers import Exported
 from tests.conformance.sockets import narrow, receive
 from tests.conformance.support import (
     InThread,
+    as_nobody,
     child,
     cookies,
     eventually,
@@ -354,6 +355,34 @@ def test_a_close_that_nothing_tells_of_is_seen_all_the_same(
     near.close()
     assert one(queue).broken
     assert far.recv(1) == b""
+
+
+# Who sends
+
+CREDENTIALS = struct.Struct("=iII")
+
+
+def test_who_may_not_be_named_sends_nothing_instead_of_sending_as_the_simulator() -> None:
+    def sends() -> None:
+        process = client.Process(os.getpid(), os.pidfd_open(os.getpid()))
+        other = client.Process(os.getppid(), os.pidfd_open(os.getppid()))
+        uid, gid = os.getuid(), os.getgid()
+        near, far = socket.socketpair()
+        with near, far:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            for sender in (
+                moving.Sender(process, uid + 1, gid),
+                moving.Sender(process, uid, gid + 1),
+                moving.Sender(other, uid + 1, gid + 1),
+            ):
+                with refused(errno.EPERM):
+                    moving.send_bytes(near, b"hello", sender)
+            # Another process of the same user.
+            assert moving.send_bytes(near, b"hello", moving.Sender(other, uid, gid)) == 5
+            data, [(_, _, credentials)], _, _ = far.recvmsg(20, 100)
+            assert (data, CREDENTIALS.unpack(credentials)) == (b"hello", (os.getpid(), uid, gid))
+
+    as_nobody(sends)
 
 
 # Whose memory it is
