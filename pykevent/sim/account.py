@@ -90,6 +90,8 @@ class Account:
     kevents: int = 0
     inode_events: int = 0
     pins: int = 0
+    pages: int = 0
+    """Of memory, that transfers which wait still need."""
     watches: Counter[Inode] = field(default_factory=Counter)
     movers: Movers = field(default_factory=Movers)
     readers: Movers = field(default_factory=Movers)
@@ -122,6 +124,19 @@ class Account:
         """One less."""
         with self.lock:
             self.pins -= 1
+
+    def charge_pages(self, pages: int, room: float) -> bool:
+        """So many more, whoever asked; false where they do not fit."""
+        with self.lock:
+            fits = self.pages + pages <= room
+            if fits:
+                self.pages += pages
+            return fits
+
+    def uncharge_pages(self, pages: int) -> None:
+        """So many less."""
+        with self.lock:
+            self.pages -= pages
 
     def charge_watch(self, inode: Inode) -> None:
         """One more kevent on an inode; ENOSPC where there are too many."""

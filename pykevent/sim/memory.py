@@ -6,7 +6,8 @@ as by process_vm_readv(2), which respects its protection.  A transfer that waits
 same memory later, whatever the process has become by then: /proc/PID/mem, once opened, is that of
 the program that ran at the time, and empty when that has gone.  /proc/PID/maps is the same.
 
-Nothing is pinned.  Pages are counted against RLIMIT_MEMLOCK as if they were.
+Nothing is pinned.  Pages are counted against RLIMIT_MEMLOCK as if they were: those of the process
+and, since one that forks begins at 0 again, those of the queue's user.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from pykevent.sim import syscalls
-from pykevent.sim.account import has_capability, limits_of
+from pykevent.sim.account import Account, has_capability, limits_of
 from pykevent.sim.client import refusal
 from pykevent.sim.kevent import RefusedError
 
@@ -214,16 +215,16 @@ class Memories:
         """Under it no process is looked at: one that likes may have us wait."""
         self._memories: dict[Process, Memory] = {}
 
-    def charge(self, process: Process, tid: int, pages: int) -> Memory:
+    def charge(self, account: Account, process: Process, tid: int, pages: int) -> Memory:
         """Count pages of memory that is needed later; ENOMEM past the limit of who asks."""
         memory = self._get(process)
         try:
-            if pages and not self._count(memory, pages, _room(process.pid)):
+            if pages and not self._count(account, memory, pages, *_room(process.pid)):
                 if not has_capability(tid, _CAP_IPC_LOCK):
                     raise RefusedError(errno.ENOMEM)
-                self._count(memory, pages, math.inf)
+                self._count(account, memory, pages, math.inf, math.inf)
         except BaseException:
-            self.uncharge(memory, 0)
+            self.uncharge(account, memory, 0)
             raise
         return memory
 
@@ -239,7 +240,7 @@ class Memories:
                 current = known.current()
             finally:
                 if not current:
-                    self.uncharge(known, 0)
+                    self._put(known)
             if current:
                 return known
         fresh = Memory(process)
@@ -253,18 +254,30 @@ class Memories:
             fresh.close()
         return memory
 
-    def _count(self, memory: Memory, pages: int, room: float) -> bool:
+    def _count(
+        self, account: Account, memory: Memory, pages: int, room: float, of_user: float
+    ) -> bool:
         """Count them, if they fit."""
+        if not account.charge_pages(pages, of_user):
+            return False
         with self._lock:
             fits = memory.pages + pages <= room
             if fits:
                 memory.pages += pages
-            return fits
+        if not fits:
+            account.uncharge_pages(pages)
+        return fits
 
-    def uncharge(self, memory: Memory, pages: int) -> None:
+    def uncharge(self, account: Account, memory: Memory, pages: int) -> None:
         """They are not needed any more."""
+        account.uncharge_pages(pages)
         with self._lock:
             memory.pages -= pages
+        self._put(memory)
+
+    def _put(self, memory: Memory) -> None:
+        """One user less."""
+        with self._lock:
             memory.users -= 1
             if memory.users:
                 return
@@ -273,10 +286,10 @@ class Memories:
         memory.close()
 
 
-def _room(pid: int) -> float:
-    """How many pages a process may have pinned, besides those that others did."""
+def _room(pid: int) -> tuple[float, float]:
+    """How many pages a process may have pinned, besides those that others did; and its user."""
     most, _ = limits_of(pid, "Max locked memory")
-    return most // PAGE - _pinned(pid)
+    return most // PAGE - _pinned(pid), most // PAGE
 
 
 def _program(pid: int) -> bytes:

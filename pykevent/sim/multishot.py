@@ -65,22 +65,23 @@ class MultishotKevent(Transfer):
 
     def _aim(self, request: Request, client: Client) -> None:
         memories, old = self.user.system.memories, self._memory
-        memory = memories.charge(client.process, client.tid, 0)
+        account = self.user.account
+        memory = memories.charge(account, client.process, client.tid, 0)
         try:
             memory.keep_maps()
         except BaseException:
-            memories.uncharge(memory, 0)
+            memories.uncharge(account, memory, 0)
             raise
         self._memory = memory
         if old is not None:
-            memories.uncharge(old, 0)
+            memories.uncharge(account, old, 0)
         self._address, self._length = request.param0, request.param1
 
     def let_go(self) -> None:
         """The memory is not received into any more."""
         memory, self._memory = self._memory, None
         if memory is not None:
-            self.user.system.memories.uncharge(memory, 0)
+            self.user.system.memories.uncharge(self.user.account, memory, 0)
 
     def modify(self, request: Request, target: Target) -> None:
         """Go on, perhaps into other memory."""

@@ -86,7 +86,7 @@ class NaioKevent(Transfer):
         """Have its memory at hand later, too."""
         address, memories = self._address + self._moved, self.user.system.memories
         pages = pages_of(address, self._left)
-        self._memory = memories.charge(client.process, client.tid, pages)
+        self._memory = memories.charge(self.user.account, client.process, client.tid, pages)
         self._pages = pages
         Caller(client.process.pid).check(address, self._left, not self.sends)
         self._space = self._memory
@@ -96,7 +96,7 @@ class NaioKevent(Transfer):
         self._space = None
         memory, self._memory = self._memory, None
         if memory is not None:
-            self.user.system.memories.uncharge(memory, self._pages)
+            self.user.system.memories.uncharge(self.user.account, memory, self._pages)
 
     def move(self, sock: socket.socket) -> int:
         """One call of the socket, or some."""

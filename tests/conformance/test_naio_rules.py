@@ -187,6 +187,35 @@ def test_more_than_rlimit_memlock_is_enomem(tcp: Pair) -> None:
     as_nobody(asks)
 
 
+def test_what_a_user_may_have_pinned_is_no_more_for_who_forks(tcp: Pair) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    near, _ = tcp
+
+    def asks() -> None:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (8 * PAGE, 8 * PAGE))
+        memory = Exported(mmap.mmap(-1, 16 * PAGE), writable=True)
+
+        def ask(own: Queue, ident: int, pages: int) -> None:
+            own.add(pykevent.naio_event(ident, RECV, near, memory.address, pages * PAGE))
+
+        def asks_too() -> None:
+            with pykevent.open() as other:
+                with refused(errno.ENOMEM):
+                    ask(other, 1, 3)
+                ask(other, 2, 2)
+
+        with pykevent.open() as own:
+            ask(own, 1, 6)
+            for _ in range(2):
+                with child(asks_too) as process:
+                    process.finish()
+            own.remove(EventType.NAIO, 1)
+            ask(own, 3, 8)
+
+    as_nobody(asks)
+
+
 def test_a_limit_that_is_met_half_way_is_told_by_the_event(tcp: Pair) -> None:
     if os.geteuid() != 0:
         pytest.skip("becoming another user takes root")

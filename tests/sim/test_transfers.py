@@ -26,7 +26,7 @@ from runner.simulator import Simulator, mounted
 
 import pykevent
 from pykevent import EventType, Flags, NaioEvents, Queue, abi, mounts
-from pykevent.sim import client, lanes, memory, moving, syscalls
+from pykevent.sim import account, client, lanes, memory, moving, syscalls
 from pykevent.sim import ends as ends_
 from pykevent.sim.account import Limits
 from pykevent.sim.kevent import RefusedError
@@ -693,19 +693,19 @@ def test_a_process_that_nobody_can_look_at_keeps_only_itself_waiting(place: Path
         threading.Thread(target=changes, daemon=True).start()
         os.pread(itself, 1, at)
 
-    memories = memory.Memories()
+    memories, user = memory.Memories(), account.Account(0, Limits())
     mine = client.Process(os.getpid(), os.pidfd_open(os.getpid()))
     with child(closes) as process:
         theirs = client.Process(process.pid, os.pidfd_open(process.pid))
-        memories.charge(theirs, process.pid, 1)
+        memories.charge(user, theirs, process.pid, 1)
         with hanging(hung.parent):
             os.write(tell_first, b"x")
             eventually(lambda: stuck(process.pid) == 1, "it looks")
             os.write(tell_second, b"x")
             eventually(lambda: stuck(process.pid) == 2, "it is closed to all")
-            asking = InThread(lambda: memories.charge(theirs, process.pid, 1))
+            asking = InThread(lambda: memories.charge(user, theirs, process.pid, 1))
             eventually(lambda: stuck(os.getpid()) == 1, "somebody looks at it")
-            memories.charge(mine, os.getpid(), 1)
+            memories.charge(user, mine, os.getpid(), 1)
             assert asking.running
         asking.result()
     for fd in (first, tell_first, second, tell_second):
