@@ -76,7 +76,7 @@ class Borrowed:
         self.fd = fd
         self.process = process
         self.number = number
-        self.stat = os.fstat(fd)
+        self.stat = syscalls.status(fd)
         self._own_device = own_device
         self._anonymous: str | None = None
 

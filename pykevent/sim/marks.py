@@ -59,7 +59,7 @@ _LOCKS_READ, _LOCKS_LINE = 4096, 256
 class Marks:
     """The marks on the open files of one inode, and where those were found."""
 
-    def __init__(self, status: os.stat_result, is_fuse: bool) -> None:
+    def __init__(self, status: os.stat_result | syscalls.Status, is_fuse: bool) -> None:
         self._inode = (status.st_dev, status.st_ino)
         self._mode = status.st_mode
         self._may_wait = is_fuse and not stat.S_ISDIR(status.st_mode)

@@ -10,6 +10,7 @@ import platform
 import struct
 import termios
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -39,6 +40,7 @@ _KCMP_FILE, _KCMP_EPOLL_TFD = 0, 7
 
 _STATX_KNOWN = 0x1000 | 0x4000  # AT_EMPTY_PATH, AT_STATX_DONT_SYNC
 _STATX_IDENTITY = 0x4 | 0x100  # STATX_NLINK, STATX_INO
+_STATX_KIND = 0x1 | 0x2 | 0x100  # STATX_TYPE, STATX_MODE, STATX_INO
 
 _IOV_MAX = 1024
 """Pieces of memory in one call."""
@@ -53,6 +55,15 @@ IN_DELETE_SELF, IN_MOVE_SELF, IN_UNMOUNT = 0x400, 0x800, 0x2000
 IN_Q_OVERFLOW, IN_IGNORED, IN_ISDIR = 0x4000, 0x8000, 0x40000000
 IN_MASK_ADD = 0x20000000
 IN_CLOSE = IN_CLOSE_WRITE | IN_CLOSE_NOWRITE
+
+
+class Status(NamedTuple):
+    """What no server of a file system has to be asked for, under the names of fstat(2)."""
+
+    st_mode: int
+    st_ino: int
+    st_dev: int
+    st_rdev: int
 
 
 class _EpollSlot(ctypes.Structure):
@@ -106,6 +117,14 @@ def same_file(pid: int, fd: int, other_pid: int, other_fd: int) -> bool:
 
 def _self() -> int:
     return os.getpid()
+
+
+def status(fd: int) -> Status:
+    """What an open file is, as far as is known here: that does not change."""
+    answer = ctypes.create_string_buffer(256)
+    _check(_libc.statx(fd, b"", _STATX_KNOWN, _STATX_KIND, answer))
+    mode, number, *devices = struct.unpack_from("=28xH2xQ88x4I", answer)
+    return Status(mode, number, os.makedev(*devices[2:]), os.makedev(*devices[:2]))
 
 
 def identity(path: bytes, fd: int = -1) -> tuple[tuple[int, int], int]:

@@ -639,11 +639,13 @@ def test_memory_that_does_not_come_keeps_only_its_own_transfers_waiting(
 
 
 HANGS = """
-import stat, sys, threading
+import os, stat, sys, threading
 import fuse
 
 class Hangs(fuse.Operations):
     def getattr(self, path, fh=None):
+        if os.path.exists(sys.argv[1] + ".hangs"):
+            threading.Event().wait()
         if path == "/":
             return {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
         return {"st_mode": stat.S_IFREG | 0o644, "st_nlink": 1, "st_size": 4096}
@@ -651,8 +653,9 @@ class Hangs(fuse.Operations):
     def read(self, path, size, offset, fh):
         threading.Event().wait()
 
-fuse.FUSE(Hangs(), sys.argv[1], foreground=True, allow_other=False)
+fuse.FUSE(Hangs(), sys.argv[1], foreground=True, allow_other=False, attr_timeout=0)
 """
+"""Once there is a file of its name and ".hangs" it does not say either what its files are."""
 
 
 @contextmanager
@@ -727,6 +730,22 @@ def test_a_file_that_does_not_come_keeps_nobody_waiting(
         assert queue.info().kevents == 0
     far.send(b"y")
     assert near.recv(2) == b"y"
+
+
+def test_to_have_a_file_sent_waits_for_no_server_that_has_it(
+    queue: Queue, place: Path, tcp: Pair
+) -> None:
+    with hanging(place / "hangs") as hung:
+        fd = os.open(hung, os.O_RDONLY)
+        (place / "hangs.hangs").touch()
+        asking = InThread(lambda: ask_to_send(queue, tcp[0], fd))
+        try:
+            eventually(lambda: not asking.running, "it was asked for")
+            queue.remove(EventType.NAIO, 1)
+            asking.result()
+            os.close(fd)
+        finally:
+            (place / "hangs.hangs").unlink()
 
 
 def test_busy_sockets_are_all_given_a_turn(queue: Queue, stack: ExitStack) -> None:
