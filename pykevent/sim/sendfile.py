@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import socket
 import stat
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,8 @@ _PIECES = 16
 """How many are sent in one go."""
 _LATER = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL)
 """What a read says that does not wait, where it would have to, or cannot promise not to."""
+_SECTOR = 512
+"""Bytes of which a device has no parts."""
 _VIEWS = {
     0x9FA0: "proc",
     0x62656572: "sysfs",
@@ -76,22 +80,25 @@ class HeldFile:
                 raise result
             if result is not None:
                 return result
-            buffer = bytearray(size)
-            try:
-                count = os.preadv(self._fd, [buffer], position, os.RWF_NOWAIT)
-                return bytes(buffer[:count])
-            except OSError as error:
-                if error.errno not in _LATER:
-                    raise
+            direct = bool(fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_DIRECT)
+            if not direct:
+                buffer = bytearray(size)
+                try:
+                    count = os.preadv(self._fd, [buffer], position, os.RWF_NOWAIT)
+                    return bytes(buffer[:count])
+                except OSError as error:
+                    if error.errno not in _LATER:
+                        raise
             self._reading = True
             self._lane = lane
-        self._account.readers.start(partial(self._read, position, size))
+        read = _read_direct if direct else os.pread
+        self._account.readers.start(partial(self._read, read, size, position))
         return None
 
-    def _read(self, position: int, size: int) -> None:
+    def _read(self, read: Callable[[int, int, int], bytes], size: int, position: int) -> None:
         result: bytes | OSError
         try:
-            result = os.pread(self._fd, size, position)
+            result = read(self._fd, size, position)
         except OSError as error:
             # One that would have its lane wait: nobody would call.
             blocks = isinstance(error, BlockingIOError)
@@ -219,6 +226,22 @@ class SendfileKevent(Transfer):
         if self._all or self._position == self._after:
             self._out += self._suffix
         return True
+
+
+def _read_direct(fd: int, size: int, position: int) -> bytes:
+    """As os.pread(), of a file that is read in whole blocks, into memory that begins with one."""
+    unit = min(max(os.fstat(fd).st_blksize, mmap.PAGESIZE), _PIECE)
+    at = position - position % unit
+    skip = position - at
+    room = min(skip + size + -(skip + size) % unit, _PIECE - _PIECE % unit, _S64_MAX - at)
+    buffer = mmap.mmap(-1, room)
+    got = 0
+    while got <= skip:
+        count = os.preadv(fd, [memoryview(buffer)[got:]], at + got)
+        got += count
+        if not count or count % _SECTOR:
+            break  # there is no more
+    return buffer[skip : min(got, skip + size)]
 
 
 def _may_be_read(fd: int) -> bool:

@@ -170,6 +170,32 @@ def test_files_that_were_sent_are_not_held(simulator: Simulator, queue: Queue, t
     eventually(lambda: len(descriptors(simulator.pid)) <= before, "nothing is held")
 
 
+@pytest.mark.parametrize(
+    ("offset", "length"),
+    [
+        (0, None), (0, 1), (1, None), (511, 2), (512, 512), (PAGE + 1, 70_001), (99_999, None),
+        (99_999, 5), (100_000, None), (100_001, None), (170_000, 10),
+    ],
+)  # fmt: skip
+def test_any_part_of_a_file_that_is_read_past_its_cache_is_sent(
+    queue: Queue, tcp: Pair, tmp_path: Path, offset: int, length: int | None
+) -> None:
+    near, far = tcp
+    content = os.urandom(100_000)
+    (tmp_path / "file").write_bytes(content)
+    try:
+        file = os.open(tmp_path / "file", os.O_RDONLY | os.O_DIRECT)
+    except OSError as error:
+        pytest.skip(f"no O_DIRECT in {tmp_path}: {error.strerror}")
+    queue.sendfile(near, file, offset, length, prefix=b"<")
+    os.close(file)
+    wanted = b"<" + content[offset:][:length]
+    event = one(queue)
+    assert (event.data, event.error) == (len(wanted), 0)
+    near.close()
+    assert receive(far, len(wanted) + 1) == wanted
+
+
 # Where the socket is
 
 
