@@ -46,10 +46,29 @@ _VIEWS = {
     0x62656572: "sysfs",
     0x27E0EB: "cgroup",
     0x63677270: "cgroup2",
+    0x07655821: "resctrl",
     0x64626720: "debugfs",
     0x74726163: "tracefs",
+    0x73636673: "securityfs",
+    0x5A3C69F0: "apparmorfs",
+    0xF97CFF8C: "selinuxfs",
+    0x43415D53: "smackfs",
+    0x42494E4D: "binfmt_misc",
+    0x19800202: "mqueue",
+    0x6E736673: "nsfs",
+    0x50494446: "pidfs",
+    0x5345434D: "memfd_secret",
+    0xCAFE4A11: "bpf",
+    0x6165676C: "pstore",
+    0xDE5E81E4: "efivarfs",
+    0x65735543: "fusectl",
 }
-"""File systems, as statfs(2) has them, whose files are what the kernel shows whoever reads."""
+"""File systems, as statfs(2) has them, whose files are what the kernel shows whoever reads, or that
+have none which it could send.
+"""
+_DISK, _FUSE = 0, 0x65735546
+_LOCAL = {_DISK: "a disk's", 0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x958458F6: "hugetlbfs"}
+"""Those that have no server, whose files are closed without waiting."""
 
 
 def check_sendfile(request: Request) -> None:
@@ -173,7 +192,9 @@ class SendfileKevent(Transfer):
                 raise RefusedError(errno.EBADF)
             if not stat.S_ISREG(borrowed.stat.st_mode) or borrowed.kind == KEVENT:
                 raise RefusedError(errno.EINVAL)
-            if self._is_view(borrowed):
+            kind = self._file_system(borrowed)
+            # Others are shown, too, of which none is known here by its number.
+            if kind in _VIEWS or syscalls.reads_into_iterators(borrowed.fd) is False:
                 raise RefusedError(errno.EINVAL)
             self.user.system.descriptors.check()
             self.user.account.charge_pin(client.process.pid)
@@ -182,15 +203,15 @@ class SendfileKevent(Transfer):
             raise
         self._file = HeldFile(borrowed.fd, self.user.account)
 
-    def _is_view(self, borrowed: Borrowed) -> bool:
-        """Whether a file would be another one, or tell more, if we read it."""
+    def _file_system(self, borrowed: Borrowed) -> int:
+        """Which kind of file system a file is on, as statfs(2) has it."""
         if os.major(borrowed.stat.st_dev):
-            return False  # a disk has it
+            return _DISK
         # Where that is seen, no server of FUSE is asked, who might not answer.
         kind = self.user.system.mounted_as(borrowed)
-        if kind is not None and kind.startswith("fuse"):
-            return False
-        return syscalls.file_system(borrowed.fd) in _VIEWS
+        if kind is not None and kind.partition(".")[0] == "fuse":
+            return _FUSE
+        return syscalls.file_system(borrowed.fd)
 
     def let_go(self) -> None:
         """The file is not needed any more."""

@@ -9,6 +9,7 @@ import os
 import platform
 import struct
 import termios
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -36,6 +37,8 @@ _KCMP, _SETGROUPS = {
     "riscv64": (272, 159),
 }.get(platform.machine(), (272, 159))
 
+_IO_SETUP, _IO_SUBMIT = (206, 209) if platform.machine() == "x86_64" else (0, 2)
+
 _KCMP_FILE, _KCMP_EPOLL_TFD = 0, 7
 
 _STATX_KNOWN = 0x1000 | 0x4000  # AT_EMPTY_PATH, AT_STATX_DONT_SYNC
@@ -44,6 +47,9 @@ _STATX_KIND = 0x1 | 0x2 | 0x100  # STATX_TYPE, STATX_MODE, STATX_INO
 
 _IOV_MAX = 1024
 """Pieces of memory in one call."""
+
+_IOCB = struct.Struct("=20xI2Q24x")
+"""That reads: from which descriptor, to which address, how many bytes."""
 
 _INOTIFY_EVENT = struct.Struct("=iIII")
 
@@ -144,6 +150,41 @@ def file_system(fd: int) -> int:
     status = ctypes.create_string_buffer(256)
     _check(_libc.fstatfs(fd, status))
     return ctypes.c_ulong.from_buffer(status).value
+
+
+class _Reads:
+    """What io_submit(2) takes to begin reads, of a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = self._context = 0
+
+    def context(self) -> int:
+        """Its number, which a forked process has to have another of."""
+        with self._lock:
+            if self._pid != os.getpid():
+                context = ctypes.c_ulong()
+                _check(_libc.syscall(_IO_SETUP, 128, ctypes.byref(context)))
+                self._pid, self._context = os.getpid(), context.value
+            return self._context
+
+
+_reads = _Reads()
+
+
+def reads_into_iterators(fd: int) -> bool | None:
+    """Whether a file has the operation read_iter, which all have that are kept somewhere.
+
+    A read is asked for that fails: for want of that, or since its memory is nobody's.  The file is
+    not read.  None where that cannot be found out.
+    """
+    asked = _IOCB.pack(fd, _U64 + 1 - _PAGE, 1)
+    first = ctypes.c_char_p(asked)
+    try:
+        _check(_libc.syscall(_IO_SUBMIT, ctypes.c_ulong(_reads.context()), 1, ctypes.byref(first)))
+    except OSError as error:
+        return {errno.EINVAL: False, errno.EFAULT: True}.get(error.errno or 0)
+    return None
 
 
 def inotify_init() -> int:

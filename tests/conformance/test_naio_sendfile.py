@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
 import random
 import resource
 import socket
+import stat
 import struct
 import tempfile
 from collections.abc import Callable
@@ -365,6 +367,28 @@ def test_a_file_that_is_what_the_kernel_shows_is_refused(
     assert queue.info().kevents == 0
     near.close()
     assert far.recv(1) == b""
+
+
+MEMFD_SECRET = 447
+
+
+def test_a_regular_file_that_is_nothing_to_be_read_is_refused(
+    queue: Queue, tcp: Pair, stack: ExitStack
+) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    name = b"/kevent-%d" % os.getpid()
+    message_queue = libc.mq_open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, None)
+    libc.mq_unlink(name)
+    # Neither of these is in every kernel.
+    files = [fd for fd in (message_queue, libc.syscall(MEMFD_SECRET, 0)) if fd >= 0]
+    files.append(os.open("/proc/self/ns/uts", os.O_RDONLY))
+    for fd in files:
+        stack.callback(os.close, fd)
+    for fd in files:
+        assert stat.S_ISREG(os.fstat(fd).st_mode)
+        with refused(errno.EINVAL):
+            queue.sendfile(tcp[0], fd, 0, 1)
+    assert queue.info().kevents == 0
 
 
 def test_what_is_written_meanwhile_may_or_may_not_be_sent_but_the_length_stands(

@@ -224,6 +224,46 @@ def test_a_file_that_is_what_the_kernel_shows_is_refused_wherever_it_is_mounted(
     assert queue.info().kevents == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="to mount takes root")
+@pytest.mark.parametrize("name", ["securityfs", "debugfs", "binfmt_misc", "cgroup2", "fusectl"])
+def test_so_is_one_of_any_file_system_of_the_kernels_own(
+    queue: Queue, place: Path, tcp: Pair, name: str
+) -> None:
+    folder = place / name
+    folder.mkdir()
+    if _libc.mount(b"none", os.fsencode(folder), name.encode(), 0, None) != 0:
+        pytest.skip(f"no {name} here: {os.strerror(ctypes.get_errno())}")
+    try:
+        files = [path for path in folder.rglob("*") if readable(path)][:20]
+        if not files:
+            pytest.skip(f"{name} has no files")
+        for path in files:
+            with path.open("rb", 0) as file, refused(errno.EINVAL):
+                ask_to_send(queue, tcp[0], file.fileno())
+    finally:
+        assert _libc.umount2(os.fsencode(folder), _MNT_DETACH) == 0
+    assert queue.info().kevents == 0
+
+
+def readable(path: Path) -> bool:
+    """Whether it is a file that can be opened to be read."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def test_whether_a_file_can_be_read_as_the_module_does_is_found_out_without_reading_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open("/proc/self/ns/uts") as shown, open(__file__) as kept:
+        assert syscalls.reads_into_iterators(shown.fileno()) is False
+        assert syscalls.reads_into_iterators(kept.fileno()) is True
+        monkeypatch.setattr(syscalls, "_IO_SUBMIT", -1)
+        assert syscalls.reads_into_iterators(kept.fileno()) is None
+
+
 def send_hidden(carries: socket.socket, folder: Path) -> None:
     """Send a file of a /proc that only we see, and of one that nobody sees any more."""
     unshare(CLONE_NEWNS)
