@@ -86,7 +86,8 @@ class Account:
     uid: int
     limits: Limits
     lock: threading.Lock = field(default_factory=threading.Lock)
-    queues: int = 0
+    users: int = 0
+    """Queues, and files that are held though their queue may be gone."""
     kevents: int = 0
     inode_events: int = 0
     pins: int = 0
@@ -96,6 +97,8 @@ class Account:
     movers: Movers = field(default_factory=Movers)
     readers: Movers = field(default_factory=Movers)
     """Of files, which may take for ever."""
+    closers: Movers = field(default_factory=Movers)
+    """Of files, whose server may take as long."""
 
     def charge(self, in_queue: int) -> None:
         """One more kevent, in a queue that has so many; ENOSPC where a limit is reached."""
@@ -178,12 +181,17 @@ class Accounts:
         """The account of @uid, to be put."""
         with self._lock:
             account = self._accounts.setdefault(uid, Account(uid, self.limits))
-            account.queues += 1
+            account.users += 1
             return account
 
-    def put(self, account: Account) -> None:
-        """A queue is done with it."""
+    def hold(self, account: Account) -> None:
+        """It is needed once more, to be put."""
         with self._lock:
-            account.queues -= 1
-            if not account.queues:
+            account.users += 1
+
+    def put(self, account: Account) -> None:
+        """A queue, or a file, is done with it."""
+        with self._lock:
+            account.users -= 1
+            if not account.users:
                 del self._accounts[account.uid]

@@ -7,8 +7,9 @@ their own transfers waiting.  A thread that has nothing to do for a while ends.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from pykevent.sim.hub import guarded
@@ -24,18 +25,32 @@ class Movers:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: OrderedDict[int, Callable[[], None]] = OrderedDict()
+        self._numbers = itertools.count()
         self._threads = self._idle = 0
 
-    def start(self, call: Callable[[], None]) -> None:
-        """Have a call made, soon, by a thread that is none of the caller's."""
+    def start(self, call: Callable[[], None]) -> int:
+        """Have a call made, soon, by a thread that is none of the caller's; returns its number."""
         with self._changed:
-            self._calls.append(call)
+            number = next(self._numbers)
+            self._calls[number] = call
             if self._idle >= len(self._calls) or self._threads == MOST:
                 self._changed.notify()
-                return
-            threading.Thread(target=self._run, name="mover", daemon=True).start()
-            self._threads += 1
+                return number
+            try:
+                threading.Thread(target=self._run, name="mover", daemon=True).start()
+            except RuntimeError:
+                if not self._threads:
+                    del self._calls[number]
+                    raise
+            else:
+                self._threads += 1
+            return number
+
+    def cancel(self, number: int) -> bool:
+        """Do without a call that no thread had time for; whether it was such a one."""
+        with self._changed:
+            return self._calls.pop(number, None) is not None
 
     def _run(self) -> None:
         while True:
@@ -46,6 +61,6 @@ class Movers:
                 if not self._calls:
                     self._threads -= 1
                     return
-                call = self._calls.popleft()
+                _, call = self._calls.popitem(last=False)
             guarded(call)
             del call

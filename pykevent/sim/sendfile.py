@@ -29,7 +29,6 @@ from pykevent.sim.moving import send_bytes
 from pykevent.sim.transfer import Transfer
 
 if TYPE_CHECKING:
-    from pykevent.sim.account import Account
     from pykevent.sim.queue import User
 
 _S64_MAX = (1 << 63) - 1
@@ -80,13 +79,19 @@ def check_sendfile(request: Request) -> None:
 class HeldFile:
     """A file of a client, until it was sent."""
 
-    def __init__(self, fd: int, account: Account) -> None:
+    def __init__(self, fd: int, user: User, local: bool) -> None:
         self._fd = fd
-        self._account = account
+        self._account = user.account
+        self._accounts = user.system.accounts
+        self._accounts.hold(self._account)
+        self._local = local
+        """To close it is to wait for nobody."""
         self._lock = threading.Lock()
         self._lane: Lane | None = None
         """To be told; None where nobody wants anything of the file any more."""
         self._reading = False
+        self._number = 0
+        """Of the call that reads."""
         self._result: bytes | OSError | None = None
 
     def read(self, position: int, size: int, lane: Lane) -> bytes | None:
@@ -108,10 +113,11 @@ class HeldFile:
                 except OSError as error:
                     if error.errno not in _LATER:
                         raise
+            read = _read_direct if direct else os.pread
+            call = partial(self._read, read, size, position)
+            self._number = self._account.readers.start(call)
             self._reading = True
             self._lane = lane
-        read = _read_direct if direct else os.pread
-        self._account.readers.start(partial(self._read, read, size, position))
         return None
 
     def _read(self, read: Callable[[int, int, int], bytes], size: int, position: int) -> None:
@@ -133,17 +139,21 @@ class HeldFile:
 
     def let_go(self) -> None:
         """Nobody wants it any more; whoever reads it closes it."""
-        self._account.uncharge_pin()
         with self._lock:
             self._lane = None
-            if self._reading:
+            if self._reading and not self._account.readers.cancel(self._number):
                 return
-        # That, too, may be to wait for a server.
-        self._account.readers.start(self._close)
+        if self._local:
+            self._close()
+        else:
+            # That, too, may be to wait for a server, but not for those who read.
+            self._account.closers.start(self._close)
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):  # its server may have died
             os.close(self._fd)
+        self._account.uncharge_pin()
+        self._accounts.put(self._account)
 
 
 class SendfileKevent(Transfer):
@@ -201,7 +211,7 @@ class SendfileKevent(Transfer):
         except BaseException:
             borrowed.close()
             raise
-        self._file = HeldFile(borrowed.fd, self.user.account)
+        self._file = HeldFile(borrowed.fd, self.user, kind in _LOCAL)
 
     def _file_system(self, borrowed: Borrowed) -> int:
         """Which kind of file system a file is on, as statfs(2) has it."""

@@ -9,6 +9,7 @@ import fcntl
 import mmap
 import os
 import platform
+import resource
 import signal
 import socket
 import struct
@@ -17,7 +18,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -26,7 +28,7 @@ from runner.simulator import Simulator, mounted
 
 import pykevent
 from pykevent import EventType, Flags, NaioEvents, Queue, abi, mounts
-from pykevent.sim import account, client, lanes, memory, moving, syscalls
+from pykevent.sim import account, client, lanes, memory, movers, moving, syscalls
 from pykevent.sim import ends as ends_
 from pykevent.sim.account import Limits
 from pykevent.sim.kevent import RefusedError
@@ -796,6 +798,101 @@ def test_a_file_that_does_not_come_keeps_nobody_waiting(
         assert queue.info().kevents == 0
     far.send(b"y")
     assert near.recv(2) == b"y"
+
+
+def test_a_file_is_closed_though_all_who_read_for_its_user_wait(
+    simulator: Simulator, queue: Queue, place: Path, stack: ExitStack
+) -> None:
+    near, far = (stack.enter_context(end) for end in tcp_pair())
+    narrow(near, far)
+    with hanging(place / "hangs") as hung:
+        fd = os.open(hung, os.O_RDONLY)
+        for ident in range(movers.MOST + 2):
+            ends = [stack.enter_context(end) for end in tcp_pair()]
+            ask_to_send(queue, ends[0], fd, 100 + ident)
+        eventually(lambda: reading(simulator) == movers.MOST, "all read")
+        queue.send(near, bytes(MUCH))
+        before = len(descriptors(simulator.pid))
+        file = os.memfd_create("sent")
+        for _ in range(100):
+            ask_to_send(queue, near, file)
+            queue.remove(EventType.NAIO, 1)
+        os.close(file)
+        eventually(lambda: len(descriptors(simulator.pid)) <= before, "nothing is held", 5)
+        # Nor are those that nobody has come to read.
+        for ident in range(movers.MOST + 2):
+            queue.remove(EventType.NAIO, 100 + ident)
+        eventually(
+            lambda: str(descriptors(simulator.pid)).count(str(hung)) == movers.MOST,
+            "those are held that are read",
+        )
+        os.close(fd)
+    eventually(lambda: str(hung) not in str(descriptors(simulator.pid)), "none is held", 5)
+
+
+PREAD = "17" if platform.machine() == "x86_64" else "67"
+
+
+def reading(simulator: Simulator) -> int:
+    """How many threads of a simulator read from a file."""
+    found = 0
+    for task in Path(f"/proc/{simulator.pid}/task").iterdir():
+        with suppress(OSError):
+            found += (task / "syscall").read_text().split()[0] == PREAD
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
+def test_a_file_counts_until_it_is_closed_whatever_has_become_of_its_queue(
+    simulator: Simulator, place: Path, stack: ExitStack
+) -> None:
+    most = 200
+    pairs = [tcp_pair() for _ in range(movers.MOST + 1)]
+    for ends in pairs:
+        for end in ends:
+            stack.enter_context(end)
+    waits, goes_on = os.pipe()
+
+    def asks(fd: int) -> None:
+        queues = [pykevent.open(simulator.device) for _ in range(2)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+        def has_room(queue: Queue, number: int) -> bool:
+            try:
+                ask_to_send(queue, pairs[min(number, movers.MOST)][0], fd, number)
+            except OSError as error:
+                assert error.errno == errno.EMFILE
+                return False
+            return True
+
+        def fill(queue: Queue, room: int) -> None:
+            for number in range(room):
+                eventually(partial(has_room, queue, number), "there is room")
+            assert not has_room(queue, room)
+
+        fill(queues[0], most)
+        os.close(goes_on)
+        os.read(waits, 1)
+        queues[0].close()
+        fill(queues[1], most - movers.MOST)
+        queues[1].close()
+        # Now there is none.
+        with pykevent.open(simulator.device) as queue:
+            fill(queue, most - movers.MOST)
+
+    with hanging(place / "hangs") as hung:
+        fd = os.open(hung, os.O_RDONLY)
+        running = InThread(lambda: as_nobody(lambda: asks(fd)))
+        eventually(lambda: reading(simulator) == movers.MOST, "all read")
+        os.close(goes_on)
+        running.result()
+        eventually(
+            lambda: str(descriptors(simulator.pid)).count(str(hung)) == movers.MOST,
+            "those are held that are read",
+        )
+        os.close(fd)
+    os.close(waits)
+    eventually(lambda: str(hung) not in str(descriptors(simulator.pid)), "none is held", 5)
 
 
 def test_to_have_a_file_sent_waits_for_no_server_that_has_it(
