@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pykevent.abi import EventFlags
 from pykevent.sim import moving
-from pykevent.sim.client import Client
+from pykevent.sim.client import Borrowed, Client
 from pykevent.sim.kevent import (
     ASLEEP,
     DISABLED,
@@ -114,11 +114,15 @@ class MultishotKevent(Transfer):
 
     # Receiving
 
+    def step(self, borrowed: Borrowed) -> int:
+        """One receive, of which all that is told is its own."""
+        self._moved, self._truncated = 0, False
+        return super().step(borrowed)
+
     def move(self, sock: socket.socket) -> int:
         """One receive."""
         assert self._memory is not None
         space = Current(self._memory)
-        self._moved, self._truncated = 0, False
         if self.stream:
             self._moved = moving.receive_stream(sock, space, self._address, self._length)
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import stat
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ NAIO_SENDFILE = int(NaioEvents.SENDFILE)
 _BROKEN, _ERROR = int(EventFlags.BROKEN), int(EventFlags.ERROR)
 _TRUNCATED = int(EventFlags.TRUNCATED)
 _SO_PROTOCOL, _SO_DOMAIN = 38, 39
+_TCP_ULP = 31
+_ULP_NAME = 16
 _INET = (socket.AF_INET, socket.AF_INET6)
 _UDP = (socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE)
 
@@ -179,6 +182,8 @@ class Transfer(Kevent):
         """One attempt."""
         try:
             with BorrowedSocket(borrowed.fd) as sock:
+                if self.stream and self.domain in _INET:
+                    _check_layers(sock)
                 return self.move(sock)
         except BlockingIOError:
             return BLOCKED
@@ -235,14 +240,22 @@ def _permitted(borrowed: Borrowed, events: int) -> tuple[int, int]:
             sock.getsockopt(socket.SOL_SOCKET, option)
             for option in (_SO_DOMAIN, socket.SO_TYPE, _SO_PROTOCOL)
         )
-    if domain == socket.AF_UNIX:
-        # A datagram that finds no room waits for the peer's socket.
-        taken = events == NAIO_RECV or kind == socket.SOCK_STREAM
-    elif kind == socket.SOCK_STREAM:
-        taken = domain in _INET and protocol == socket.IPPROTO_TCP
-    else:
-        datagrams = kind == socket.SOCK_DGRAM and protocol in _UDP
-        taken = domain in _INET and datagrams and events != NAIO_SENDFILE
-    if not taken:
-        raise RefusedError(errno.EOPNOTSUPP)
+        if domain == socket.AF_UNIX:
+            # A datagram that finds no room waits for the peer's socket.
+            taken = events == NAIO_RECV or kind == socket.SOCK_STREAM
+        elif kind == socket.SOCK_STREAM:
+            taken = domain in _INET and protocol == socket.IPPROTO_TCP
+        else:
+            datagrams = kind == socket.SOCK_DGRAM and protocol in _UDP
+            taken = domain in _INET and datagrams and events != NAIO_SENDFILE
+        if not taken:
+            raise RefusedError(errno.EOPNOTSUPP)
+        if protocol == socket.IPPROTO_TCP:
+            _check_layers(sock)
     return domain, kind
+
+
+def _check_layers(sock: socket.socket) -> None:
+    """EOPNOTSUPP where TCP has a protocol on top, as TLS: that waits, whatever is asked of it."""
+    if sock.getsockopt(socket.IPPROTO_TCP, _TCP_ULP, _ULP_NAME):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))

@@ -28,10 +28,20 @@ from runner.simulator import Simulator, mounted
 
 import pykevent
 from pykevent import EventType, Flags, NaioEvents, Queue, abi, mounts
-from pykevent.sim import account, client, lanes, memory, movers, moving, syscalls
+from pykevent.sim import (
+    account,
+    client,
+    device,
+    interrupts,
+    lanes,
+    memory,
+    movers,
+    moving,
+    syscalls,
+)
 from pykevent.sim import ends as ends_
 from pykevent.sim.account import Limits
-from pykevent.sim.kevent import RefusedError
+from pykevent.sim.kevent import RefusedError, Request
 from pykevent.sim.system import System
 from pykevent.transfers import Exported
 from tests.conformance.sockets import narrow, receive
@@ -660,6 +670,113 @@ def test_where_memory_may_not_be_looked_at_the_log_says_what_to_change(
     assert caught.value.errno == errno.EPERM
     assert "its memory cannot be looked at" in caplog.text
     assert "PR_SET_PTRACER" in caplog.text
+
+
+# A protocol on top of TCP
+
+
+TCP_ULP = 31
+RECV, SEND, MULTISHOT = NaioEvents.RECV, NaioEvents.SEND, Flags.MULTISHOT
+
+
+class Inside:
+    """A queue of a simulator that is this process."""
+
+    def __init__(self) -> None:
+        system = System(Limits())
+        self.client = client.Client(system.clients, os.getpid(), 0, 0)
+        self.queue = system.queues[system.open(0)]
+        # Nobody interrupts it.
+        self._call = device.Call(self.client, 0, cast("interrupts.Interrupts", None))
+
+    def add(self, ident: int, events: int, sock: socket.socket, buffer: Buffer, flags: int) -> None:
+        """ADD of a transfer."""
+        memory = (buffer.address, buffer.size, sock.fileno())
+        self.queue.add(
+            Request(ident, 0, int(EventType.NAIO), 0, int(flags), int(events), 0, *memory),
+            self.client,
+        )
+
+    def ends(self) -> tuple[int, int, int]:
+        """The number, the error and the bytes of the next event."""
+        eventually(lambda: self.queue.has_ready(1), "there is an event")
+        room = device.Room(1)
+        device.deliver(self.queue, room, 1, device.Deadline(now=True), self._call)
+        _, ident, moved, count, _, _, said = abi.EVENT.unpack(room.records)
+        assert said & pykevent.EventFlags.LAST
+        return ident, count if said & pykevent.EventFlags.ERROR else 0, moved
+
+
+@pytest.fixture
+def inside() -> Iterator[Inside]:
+    """One such."""
+    made = Inside()
+    yield made
+    made.queue.release()
+
+
+@pytest.fixture
+def layered(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Sockets, by their inodes, that have a protocol on top, as far as a simulator here sees."""
+    found: set[int] = set()
+
+    def getsockopt(sock: socket.socket, level: int, option: int, size: int = 0) -> bytes | int:
+        if (level, option) == (socket.IPPROTO_TCP, TCP_ULP) and os.fstat(
+            sock.fileno()
+        ).st_ino in found:
+            return b"tls".ljust(16, b"\0")[:size]
+        return socket.socket.getsockopt(sock, level, option, size)
+
+    monkeypatch.setattr(client.BorrowedSocket, "getsockopt", getsockopt, raising=False)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("events", "flags"), [(RECV, 0), (SEND, 0), (RECV, MULTISHOT)], ids=["RECV", "SEND", "MULTI"]
+)
+def test_a_socket_with_a_protocol_on_top_is_refused(
+    inside: Inside, layered: set[int], tcp: Pair, events: int, flags: int
+) -> None:
+    near, far = tcp
+    layered.add(os.fstat(near.fileno()).st_ino)
+    with pytest.raises((RefusedError, OSError)) as caught:
+        inside.add(1, events, near, Buffer(), flags)
+    assert cast("OSError", caught.value).errno == errno.EOPNOTSUPP
+    inside.add(1, events, far, Buffer(), flags)
+
+
+def test_what_waits_for_a_socket_that_is_given_a_protocol_moves_nothing_more(
+    inside: Inside, layered: set[int], tcp: Pair
+) -> None:
+    near, far = tcp
+    narrow(near, far)
+    buffer = Buffer(MUCH)
+    inside.add(1, RECV, near, buffer, 0)
+    inside.add(2, RECV, near, buffer, MULTISHOT)
+    inside.add(3, SEND, near, buffer, 0)
+    layered.add(os.fstat(near.fileno()).st_ino)
+    far.send(b"x")
+    # What else the socket has it calls as well.
+    ends = sorted(inside.ends() for _ in range(3))
+    assert [error for _, error, _ in ends] == [errno.EOPNOTSUPP] * 3
+    assert [moved for _, _, moved in ends[:2]] == [0, 0]
+    assert 0 < ends[2][2] < MUCH
+    assert near.recv(2) == b"x"
+
+
+def test_tls_of_the_kernels_is_such_a_protocol(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    buffer = Buffer()
+    queue.add(buffer.recv(near))
+    try:
+        near.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
+    except OSError as error:
+        pytest.skip(f"no tls here: {error}")
+    far.send(b"x")
+    assert one(queue).error == errno.EOPNOTSUPP
+    with refused(errno.EOPNOTSUPP):
+        queue.add(buffer.recv(near))
+    assert near.recv(2) == b"x"
 
 
 # Who waits for whom
