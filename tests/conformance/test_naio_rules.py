@@ -77,6 +77,7 @@ def test_a_descriptor_has_to_be_a_socket(queue: Queue, address: int) -> None:
         (1 << 31, errno.EBADF),
         (2**32 - 1, errno.EBADF),
         (1 << 32, errno.EINVAL),
+        (2**64 - 1, errno.EINVAL),  # -1, made longer
         (queue.fileno(), errno.ENOTSOCK),
     ):
         request = Request(EventType.NAIO, 1, RECV, params=(address, 10, descriptor))
