@@ -66,7 +66,14 @@ _VIEWS = {
 have none which it could send.
 """
 _DISK, _FUSE = 0, 0x65735546
-_LOCAL = {_DISK: "a disk's", 0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x958458F6: "hugetlbfs"}
+_LOCAL = {
+    _DISK: "a disk's",
+    0x9123683E: "btrfs",
+    0x2FC12FC1: "zfs",
+    0x01021994: "tmpfs",
+    0x858458F6: "ramfs",
+    0x958458F6: "hugetlbfs",
+}
 """Those that have no server, whose files are closed without waiting."""
 
 
