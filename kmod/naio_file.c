@@ -52,6 +52,9 @@
 #include "compat.h"
 #include "naio.h"
 
+/* No header has it. */
+#define KEVENT_CONFIGFS_MAGIC	0x62656570
+
 /* Bytes that one step moves. */
 #define KEVENT_READER_STEP	SZ_256K
 
@@ -846,6 +849,7 @@ static bool kevent_file_is_made_up(const struct file *file)
 	switch (sb->s_magic) {
 	case CGROUP_SUPER_MAGIC:
 	case CGROUP2_SUPER_MAGIC:
+	case KEVENT_CONFIGFS_MAGIC:
 	case DEBUGFS_MAGIC:
 	case PROC_SUPER_MAGIC:
 	case SECURITYFS_MAGIC:

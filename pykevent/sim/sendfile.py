@@ -43,6 +43,7 @@ _SECTOR = 512
 _VIEWS = {
     0x9FA0: "proc",
     0x62656572: "sysfs",
+    0x62656570: "configfs",
     0x27E0EB: "cgroup",
     0x63677270: "cgroup2",
     0x07655821: "resctrl",

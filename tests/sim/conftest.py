@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -76,10 +77,13 @@ def theirs(place: Path) -> Iterator[Path]:
         daemon.Daemon(daemon.Options(str(folder))).run(Tells())
 
     try:
-        with child(serves):
+        with child(serves) as process:
             os.close(writer)
             assert os.read(reader, 1) == b"x"
             yield folder
+            # Where it is killed it depends on the kernel whether fusermount may unmount it.
+            os.kill(process.pid, signal.SIGTERM)
+            process.finish()
     finally:
         os.close(reader)
         eventually(lambda: not mounted(folder), "the mount is gone")
