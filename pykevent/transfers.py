@@ -42,9 +42,6 @@ class _Buffer(ctypes.Structure):
         ("internal", ctypes.c_void_p),
     )
 
-    def __del__(self) -> None:
-        _release(ctypes.byref(self))  # which does nothing for the second time
-
 
 _obtain = ctypes.pythonapi.PyObject_GetBuffer
 _obtain.argtypes = (ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int)
@@ -68,31 +65,33 @@ _WRITABLE = 1
 
 
 class Exported:
-    """The memory of an object, which stays where it is until release()."""
+    """The memory of an object, which stays where it is until release().
+
+    What keeps it there is a memoryview, which ends without a line of Python: a Ctrl-C that came
+    in the middle of a finalizer would be lost.
+    """
 
     __slots__ = ("_view", "address", "length", "source")
 
     def __init__(self, source: Any, *, writable: bool) -> None:
         """BufferError where it is not contiguous, or read-only; TypeError if it has no memory."""
         self.source = source
-        self._view: _Buffer | None = None
-        view = _Buffer()
+        self._view = memoryview(source)
+        buffer = _Buffer()
         try:
-            _obtain(source, ctypes.byref(view), _WRITABLE if writable else _SIMPLE)
+            _obtain(source, ctypes.byref(buffer), _WRITABLE if writable else _SIMPLE)
         except BufferError:
-            if writable and memoryview(source).readonly:
+            if writable and self._view.readonly:
                 kind = type(source).__name__
                 raise BufferError(f"this {kind} is read-only: use a bytearray") from None
             raise
-        self._view = view
-        self.address: int = view.buf or 0
-        self.length: int = view.len
+        self.address: int = buffer.buf or 0
+        self.length: int = buffer.len
+        _release(ctypes.byref(buffer))
 
     def release(self) -> None:
         """Let go of it; more than once does no harm."""
-        view, self._view = self._view, None
-        if view is not None:
-            _release(ctypes.byref(view))
+        self._view.release()
 
 
 class Transfer:

@@ -9,6 +9,7 @@ import gc
 import io
 import mmap
 import os
+import signal
 import sys
 import tempfile
 import weakref
@@ -537,3 +538,23 @@ def test_an_event_of_somebody_elses_transfer_passes(device: FakeDevice, queue: Q
     device.put(abi.EVENT.pack(0, 1, 2, 1, NaioEvents.SEND, EventType.NAIO, EventFlags.LAST))
     (event,) = queue.wait(0)
     assert (event.ident, event.data, event.type) == (1, 2, EventType.NAIO)
+
+
+def test_a_signal_that_comes_while_memory_is_let_go_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    def interrupts(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupts)
+    try:
+        for _ in range(300):
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            with pytest.raises(KeyboardInterrupt):
+                while not lost:
+                    Exported(bytearray(1), writable=True)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
