@@ -124,6 +124,13 @@ static bool kevent_naio_at_end(const struct kevent_naio *t, struct sock *sk)
 	       skb_queue_empty_lockless(&sk->sk_receive_queue);
 }
 
+/* There is an end behind the bytes, of which the socket may have told before. */
+static bool kevent_naio_ends(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_err) ||
+	       (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN);
+}
+
 /* Into the memory of another process than the one whose WAIT this is. */
 static noinline int kevent_naio_recv_remote(struct kevent_naio *t,
 					    struct socket *sock,
@@ -170,7 +177,7 @@ int kevent_naio_shot(struct kevent_naio *t, struct socket *sock)
 	if (ret < 0)
 		t->error = -ret;
 	t->truncated = !t->stream && (msg.msg_flags & MSG_TRUNC);
-	t->drained = t->stream && !msg.msg_inq;
+	t->drained = t->stream && !msg.msg_inq && !kevent_naio_ends(sock->sk);
 	return ret < 0 || (!ret && kevent_naio_at_end(t, sock->sk)) ?
 		1 : -EAGAIN;
 }

@@ -8,6 +8,7 @@ import mmap
 import os
 import select
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from pykevent.transfers import Exported
 
 from . import raw
 from .sockets import ALL, STREAMS, Pair, kinds
-from .support import InThread, child, cookies, eventually, now, one, refused, soon
+from .support import InThread, child, cookies, eventually, now, one, refused, soon, until_polled
 
 pytestmark = pytest.mark.needs("NAIO")
 
@@ -349,6 +350,30 @@ def memory() -> Iterator[Exported]:
     yield exported
     exported.release()
     page.close()
+
+
+@kinds(STREAMS)
+@pytest.mark.parametrize("armed", [True, False])
+@pytest.mark.parametrize("how", ["reset", "closed"])
+def test_an_end_behind_the_last_bytes_is_told(
+    queue: Queue, ends: Pair, armed: bool, how: str
+) -> None:
+    near, far = ends
+    buffer = bytearray(10)
+    if armed:
+        queue.recv_into(near, buffer, multishot=True)
+    far.send(b"hello")
+    if how == "reset":
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()
+    until_polled(near, select.POLLRDHUP)
+    if not armed:
+        queue.recv_into(near, buffer, multishot=True)
+    event = one(queue)
+    assert (event.data, event.last, buffer[:5]) == (5, False, b"hello")
+    event = one(queue)
+    told = errno.ECONNRESET if how == "reset" and near.family != socket.AF_UNIX else 0
+    assert (event.data, event.error, event.last) == (0, told, True)
 
 
 def test_a_wait_of_a_child_receives_into_the_memory_of_who_asked(
