@@ -370,7 +370,7 @@ def test_an_end_behind_the_last_bytes_is_told(
     if not armed:
         queue.recv_into(near, buffer, multishot=True)
     event = one(queue)
-    assert (event.data, event.last, buffer[:5]) == (5, False, b"hello")
+    assert (event.data, event.last, bytes(buffer[:5])) == (5, False, b"hello")
     event = one(queue)
     told = errno.ECONNRESET if how == "reset" and near.family != socket.AF_UNIX else 0
     assert (event.data, event.error, event.last) == (0, told, True)
