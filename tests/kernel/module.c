@@ -19,6 +19,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define CROWD	400U
+
 /* Something ready, something pending, of every type; all left to the close. */
 static void use(int q, struct rnd *rnd)
 {
@@ -208,6 +210,99 @@ static void the_module_goes_away_under_traffic_on_what_was_watched(void)
 	with_module_back(unload_under_traffic, NULL);
 }
 
+/* Connections, of which every second is closed while the module goes. */
+struct crowd {
+	int fd[CROWD][2];
+	pthread_barrier_t start;
+};
+
+static void *close_some(void *arg)
+{
+	struct crowd *c = arg;
+	unsigned int i;
+
+	pthread_barrier_wait(&c->start);
+	for (i = 0; i < CROWD; i++) {
+		if (i % 2) {
+			(void)!write(c->fd[i][1], "y", 1);
+			continue;
+		}
+		close(c->fd[i][0]);
+		close(c->fd[i][1]);
+	}
+	return NULL;
+}
+
+static int transfer(int q, uint64_t ident, uint32_t events, uint32_t flags,
+		    char *byte, int fd)
+{
+	struct kevent_request req = request(KEVENT_NAIO, ident, events, flags,
+					    0);
+
+	req.param[0] = (uintptr_t)byte;
+	req.param[1] = 1;
+	req.param[2] = (uint64_t)fd;
+	return change(q, KEVENT_IOC_NR_ADD, req);
+}
+
+/* A send that needs not wait, and receives that do, or have what they wait for. */
+static void use_crowd(struct crowd *c, int q)
+{
+	static char byte[2] = "x";
+	unsigned int i;
+
+	for (i = 0; i < CROWD; i++) {
+		unix_pair(c->fd[i]);
+		CHECK_EQ(transfer(q, i, KEVENT_NAIO_RECV,
+				  i & 2 ? KEVENT_MULTISHOT : 0, &byte[1],
+				  c->fd[i][0]), 0);
+		if (i & 4)
+			CHECK_EQ(transfer(q, CROWD + i, KEVENT_NAIO_SEND, 0,
+					  byte, c->fd[i][1]), 0);
+	}
+}
+
+static void unload_after_transfers(void *arg)
+{
+	struct crowd c = { 0 };
+	unsigned int i, round;
+
+	(void)arg;
+	raise_nofile(2 * CROWD + 64);
+	pthread_barrier_init(&c.start, NULL, 2);
+	for (round = 0; round < rounds(20); round++) {
+		int q = open_device_soon();
+		pthread_t thread;
+
+		use_crowd(&c, q);
+		close(q);
+		thread = thread_start(close_some, &c);
+		pthread_barrier_wait(&c.start);
+		module_unload_soon();
+		thread_join(thread);
+		for (i = 1; i < CROWD; i += 2) {
+			char byte = 0;
+
+			/* who was told of that is not there any more */
+			CHECK_EQ(SYS(write(c.fd[i][1], "z", 1)), 1);
+			while (byte != 'z')
+				CHECK_EQ(SYS(read(c.fd[i][0], &byte, 1)), 1);
+			close(c.fd[i][0]);
+			close(c.fd[i][1]);
+		}
+		CHECK_EQ(module_load(), 0);
+	}
+}
+
+static void the_module_goes_away_from_sockets_that_had_transfers(void)
+{
+	int q = queue_open();
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	close(q);
+	with_module_back(unload_after_transfers, NULL);
+}
+
 static void load_with(const char *text, int want)
 {
 	int ret;
@@ -272,6 +367,7 @@ static const struct test_case cases[] = {
 	TEST(unloading_is_refused_while_a_queue_is_open),
 	TEST(unloading_is_refused_while_a_process_waits),
 	TEST(the_module_goes_away_under_traffic_on_what_was_watched),
+	LONG_TEST(the_module_goes_away_from_sockets_that_had_transfers, 120),
 	TEST(parameters_that_are_no_numbers_are_refused),
 	TEST(a_module_without_any_source_loads_and_says_so),
 	LONG_TEST(the_module_loads_and_unloads_a_hundred_times, 240),

@@ -9,6 +9,7 @@
 #include "lib.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -18,12 +19,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define NOBODY	65534
+#define WORKS	8	/* of a user, that move transfers at once */
+#define FLOODS	16
+#define MUCH	(1 << 20)	/* what one WAIT may move */
 
 /* It has its number as cookie. */
 static struct kevent_request receive(uint64_t ident, void *buffer,
@@ -436,6 +441,123 @@ static void a_protocol_on_top_of_tcp_ends_transfers_and_refuses_more(void)
 	}
 }
 
+/* How many threads sleep there. */
+static unsigned int sleep_in(const char *where)
+{
+	unsigned int count = 0;
+	struct dirent *entry;
+	DIR *dir = opendir("/proc");
+
+	CHECK(dir);
+	while ((entry = readdir(dir))) {
+		char path[300], symbol[64] = "";
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%s/wchan", entry->d_name);
+		f = fopen(path, "re");
+		if (!f)
+			continue;
+		(void)!fread(symbol, 1, sizeof(symbol) - 1, f);
+		fclose(f);
+		count += !strcmp(symbol, where);
+	}
+	closedir(dir);
+	return count;
+}
+
+/* A user's threads of the kernel's go for sockets that are locked, all of them. */
+static void keep_works_busy(int q, struct sender *s, pthread_t *thread,
+			    int (*fd)[2])
+{
+	unsigned int i, before = sleep_in("__lock_sock");
+	uint64_t end = now_ns() + PATIENCE;
+	static char buffer[50];
+
+	for (i = 0; i < WORKS; i++) {
+		tcp_pair(fd[i]);
+		CHECK_EQ(add_receive(q, 2 * i, buffer, 50, fd[i][0], 0), 0);
+		CHECK_EQ(add_receive(q, 2 * i + 1, buffer, 50, fd[i][0], 0), 0);
+		thread[i] = sender_start(&s[i], fd[i][0]);
+		/* now it is the second one's turn */
+		CHECK_EQ(remove_kevent(q, KEVENT_NAIO, 2 * i, 0), 0);
+	}
+	while (sleep_in("__lock_sock") < before + WORKS) {
+		if (now_ns() > end)
+			FAIL("%u threads sleep", sleep_in("__lock_sock"));
+		sched_yield();
+	}
+}
+
+static uint64_t unread_in_all(int (*fd)[2])
+{
+	uint64_t bytes = 0;
+	unsigned int i;
+
+	for (i = 0; i < FLOODS; i++)
+		bytes += (uint64_t)unread(fd[i][1]);
+	return bytes;
+}
+
+/*
+ *	senders	keep away all who would move transfers without a WAIT
+ *	main	has many that may be moved, far, and none of them to its end
+ */
+static void one_wait_moves_a_bounded_amount_of_what_does_not_end(void)
+{
+	int q = queue_open(), busy = queue_open(), force = 2 * MUCH;
+	int fd[FLOODS][2], locked[WORKS][2];
+	uint64_t before, moved, end;
+	pthread_t thread[WORKS];
+	struct sender s[WORKS];
+	struct kevent_event ev;
+	unsigned int i;
+	char *mem;
+
+	need_root();
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	keep_works_busy(busy, s, thread, locked);
+	mem = mmap(NULL, 4 * MUCH, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(mem != MAP_FAILED);
+	for (i = 0; i < FLOODS; i++) {
+		struct kevent_request req = receive(i, mem, 4 * MUCH, 0, 0);
+
+		unix_pair(fd[i]);
+		SYS(setsockopt(fd[i][0], SOL_SOCKET, SO_SNDBUFFORCE, &force,
+			       sizeof(force)));
+		req.events = KEVENT_NAIO_SEND;
+		req.param[2] = (uint64_t)fd[i][0];
+		CHECK_EQ(change(q, KEVENT_IOC_NR_ADD, req), 0);
+	}
+	before = unread_in_all(fd);
+	CHECK_EQ(wait_events(q, &ev, 1, 0, 0), 0);
+	moved = unread_in_all(fd) - before;
+	dprintf(STDERR_FILENO, "%llu bytes by ADD, %llu by one WAIT\n",
+		(unsigned long long)before, (unsigned long long)moved);
+	/* what is begun within the bound may end beyond it */
+	CHECK(moved && moved <= 2 * MUCH);
+	for (i = 0; i < WORKS; i++) {
+		sender_end(&s[i], thread[i]);
+		close(locked[i][0]);
+		close(locked[i][1]);
+	}
+	/* and what is left is moved all the same */
+	end = now_ns() + PATIENCE;
+	for (i = 0; i < FLOODS; i++)
+		while (unread(fd[i][1]) < MUCH + MUCH / 2) {
+			if (now_ns() > end)
+				FAIL("socket %u has %d bytes", i,
+				     unread(fd[i][1]));
+			sched_yield();
+		}
+	for (i = 0; i < FLOODS; i++) {
+		close(fd[i][0]);
+		close(fd[i][1]);
+	}
+	close(busy);
+	close(q);
+}
+
 struct changer {
 	int q;
 	unsigned int nr;
@@ -758,6 +880,7 @@ static const struct test_case cases[] = {
 	TEST(memory_of_before_a_modify_is_left_alone),
 	LONG_TEST(a_waiter_that_is_the_last_to_use_a_socket_closes_it, 120),
 	TEST(what_a_waiter_closes_does_not_linger),
+	TEST(one_wait_moves_a_bounded_amount_of_what_does_not_end),
 	TEST(a_protocol_on_top_of_tcp_ends_transfers_and_refuses_more),
 	TEST(who_waits_for_a_receive_to_let_go_can_be_killed),
 	TEST(who_polls_a_queue_leaves_the_bytes_in_the_socket),
