@@ -152,14 +152,14 @@ static unsigned int kevent_put_batch(struct kevent_room *room,
 /* What there is, if it is @min at least: events, or -errno. */
 static long kevent_deliver_now(struct kevent_user *user,
 			       struct kevent_room *room, unsigned int min,
-			       unsigned long *left)
+			       size_t *budget, unsigned long *left)
 {
 	struct kevent_delivery d __uninitialized;
 	unsigned int nr, put = 0;
 	long total = 0;
 	int ret = 0;
 
-	kevent_delivery_begin(&d, user);
+	kevent_delivery_begin(&d, user, budget);
 	if (min > 1 && !kevent_delivery_claim(&d, min))
 		return 0;
 	/* what a dying thread took would be lost: it only hands the wake-up on */
@@ -194,19 +194,23 @@ long kevent_deliver(struct kevent_user *user, struct kevent_room *room,
 		    unsigned int min, const struct kevent_deadline *deadline,
 		    unsigned long *left)
 {
+	size_t budget = KEVENT_DELIVERY_BUDGET;
 	int wait = 0;
 	long ret;
 
 	if (deadline->now && !READ_ONCE(user->ready))
 		return 0;
 	for (;;) {
-		ret = kevent_deliver_now(user, room, wait ? 0 : min, left);
+		ret = kevent_deliver_now(user, room, wait < 0 ? 0 : min,
+					 &budget, left);
 		if (ret || !min || wait == -ETIME ||
 		    (min == 1 && deadline->now))
 			return ret;
-		if (wait)
+		if (wait < 0)
 			return wait;
 		wait = kevent_wait(user, min, deadline);
+		if (wait > 0)
+			budget = KEVENT_DELIVERY_BUDGET;
 		cond_resched();
 	}
 }

@@ -332,7 +332,7 @@ void kevent_forget_locked(struct kevent *k);
 /* ready.c: for the device */
 #define KEVENT_DELIVERY_BATCH	16
 
-/* Bytes that one delivery moves without having events of it. */
+/* Bytes that a call moves without having events of it, until it sleeps. */
 #define KEVENT_DELIVERY_BUDGET	SZ_1M
 
 /**
@@ -352,7 +352,7 @@ struct kevent_delivery {
 	struct kevent_user *user;
 	struct list_head claimed;
 	u64 round;
-	size_t budget;
+	size_t *budget;
 	bool again;
 	bool more;
 	unsigned int nr;
@@ -361,14 +361,15 @@ struct kevent_delivery {
 	struct kevent_item *item[KEVENT_DELIVERY_BATCH];
 };
 
-/* Starts a delivery, of which the rest is ready.c's. */
+/* Starts a delivery, of which the rest is ready.c's; *@budget is of the whole call. */
 static inline void kevent_delivery_begin(struct kevent_delivery *d,
-					 struct kevent_user *user)
+					 struct kevent_user *user,
+					 size_t *budget)
 {
 	d->user = user;
 	d->nr = 0;
 	d->round = 0;
-	d->budget = KEVENT_DELIVERY_BUDGET;
+	d->budget = budget;
 	d->again = false;
 	INIT_LIST_HEAD(&d->claimed);
 }

@@ -398,7 +398,7 @@ static bool kevent_check_one(struct kevent_delivery *d, unsigned int i,
 	struct kevent *k = d->item[i]->kevent;
 
 	for (;;) {
-		event->events = k->ops->poll(k, event, &d->budget);
+		event->events = k->ops->poll(k, event, d->budget);
 		if (event->events)
 			return true;
 		spin_lock_irq(&d->user->lock);
@@ -701,7 +701,7 @@ static bool kevent_settle(struct kevent_user *user, unsigned long want,
  */
 bool kevent_delivery_claim(struct kevent_delivery *d, unsigned int min)
 {
-	return kevent_settle(d->user, min, 0, &d->budget, &d->claimed);
+	return kevent_settle(d->user, min, 0, d->budget, &d->claimed);
 }
 
 /**
@@ -763,7 +763,8 @@ int kevent_time(u64 value, u32 clock, bool absolute, ktime_t *expires,
  * @min:	how many
  * @deadline:	how long
  *
- * Return: 0 where @min events may be ready, -ETIME, or -EINTR for a signal
+ * Return: where @min events may be ready, 1, or 0 if they were already; -ETIME, or
+ * -EINTR for a signal
  */
 int kevent_wait(struct kevent_user *user, unsigned int min,
 		const struct kevent_deadline *deadline)
@@ -771,6 +772,7 @@ int kevent_wait(struct kevent_user *user, unsigned int min,
 	bool timed = deadline->expires != KTIME_MAX;
 	struct kevent_waiter w = { .task = current, .min = min };
 	struct hrtimer_sleeper sleeper;
+	bool slept = false;
 	int ret = 0;
 
 	if (deadline->now)
@@ -798,14 +800,18 @@ int kevent_wait(struct kevent_user *user, unsigned int min,
 		user->least = min(user->least, w.min);
 		spin_unlock_irq(&user->lock);
 		schedule();
+		slept = true;
 		spin_lock_irq(&user->lock);
 	}
 	__set_current_state(TASK_RUNNING);
 	list_del_init(&w.list);
 	spin_unlock_irq(&user->lock);
 	if (timed) {
+		/* there was no time for it to say so */
+		if (!ret && !slept && hrtimer_expires_remaining(&sleeper.timer) <= 0)
+			ret = -ETIME;
 		hrtimer_cancel(&sleeper.timer);
 		destroy_hrtimer_on_stack(&sleeper.timer);
 	}
-	return ret;
+	return ret ?: slept;
 }
