@@ -71,13 +71,19 @@ static struct workqueue_struct *kevent_close_works;
 /* How long a thread waits for a file to be closed that it was the last to use. */
 #define KEVENT_CLOSE_PATIENCE	(HZ / 20)
 
-/* The last reference to a file, on its way. */
+/* How many may be on their way: fewer than threads, so that none waits for others. */
+#define KEVENT_LASTS		WQ_DFL_ACTIVE
+
+/* The last reference to a file, on its way; @account pays for it until then. */
 struct kevent_last {
 	struct work_struct work;
 	struct file *file;
+	struct kevent_account *account;
 	struct completion closed;
 	refcount_t refs;
 };
+
+static atomic_t kevent_lasts;
 
 /* Marks of all groups, from their allocation to the end of their memory. */
 static atomic_t kevent_marks;
@@ -90,19 +96,20 @@ static void kevent_last_put(struct kevent_last *last)
 
 /*
  * The socket's owner has closed it and does not wait for what was sent any more:
- * nor do we, for as long as they like.  One that is to be reset still is.
+ * nor do we, for as long as they like.  One that is to be reset still is.  Nobody
+ * has a descriptor to set these by any more; who locks the socket may keep it.
  */
 static void kevent_last_hurry(struct file *file)
 {
 	struct socket *sock = sock_from_file(file);
 	struct sock *sk = sock ? sock->sk : NULL;
 
-	if (!sk || !sock_flag(sk, SOCK_LINGER))
+	if (!sk)
 		return;
-	lock_sock(sk);
-	if (sk->sk_lingertime)
-		sock_reset_flag(sk, SOCK_LINGER);
-	release_sock(sk);
+	/* a protocol on top of another may have something to send */
+	WRITE_ONCE(sk->sk_sndtimeo, 1);
+	if (READ_ONCE(sk->sk_lingertime) > 1)
+		WRITE_ONCE(sk->sk_lingertime, 1);
 }
 
 static void kevent_last_work(struct work_struct *work)
@@ -111,39 +118,83 @@ static void kevent_last_work(struct work_struct *work)
 
 	kevent_last_hurry(last->file);
 	__fput_sync(last->file);
+	if (last->account) {
+		kevent_uncharge_pin(last->account);
+		kevent_account_put(last->account);
+	}
+	atomic_dec(&kevent_lasts);
+	/* the rest of this is waited for by who destroys the queue of works */
+	module_put(THIS_MODULE);
 	complete(&last->closed);
 	kevent_last_put(last);
+}
+
+/* NULL where there are too many, or no memory. */
+static struct kevent_last *kevent_last_alloc(void)
+{
+	struct kevent_last *last = NULL;
+
+	if (atomic_inc_return(&kevent_lasts) <= KEVENT_LASTS)
+		last = kmalloc(sizeof(*last), GFP_KERNEL | __GFP_NOWARN);
+	if (!last)
+		atomic_dec(&kevent_lasts);
+	return last;
 }
 
 /**
  * kevent_put_last_file - let go of the last reference to a file
  * @file:	the file
+ * @account:	charged by kevent_charge_pin() for it, until it is closed; or NULL
  * @patient:	the caller may wait for the close; not where it may hold what that
  *		takes, as a poll of an epoll does
  *
- * It was closed while it was held for a moment.  What closes it now is not to wait
- * until a thread that goes to sleep in WAIT is back from there; nor, where that is a
+ * It was closed while it was held.  What closes it now is not to wait until a
+ * thread that goes to sleep in WAIT is back from there; nor, where that is a
  * thread of the kernel, to keep all other files waiting that such threads close.
  * Where it is soon over, a patient caller sees it closed.
+ *
+ * A close that does not end keeps the module in use, and the kernel's own way is
+ * taken where there are many such.
  */
-void kevent_put_last_file(struct file *file, bool patient)
+void kevent_put_last_file(struct file *file, struct kevent_account *account,
+			  bool patient)
 {
-	struct kevent_last *last = kmalloc(sizeof(*last),
-					   GFP_KERNEL | __GFP_NOWARN);
+	struct kevent_last *last = kevent_last_alloc();
 
 	if (!last) {
 		fput(file);
+		if (account)
+			kevent_uncharge_pin(account);
 		return;
 	}
+	__module_get(THIS_MODULE);
 	INIT_WORK(&last->work, kevent_last_work);
 	init_completion(&last->closed);
 	refcount_set(&last->refs, 2);
 	last->file = file;
+	last->account = account;
+	if (account)
+		kevent_account_hold(account);
 	queue_work(kevent_close_works, &last->work);
 	if (patient && !(current->flags & PF_KTHREAD))
 		wait_for_completion_killable_timeout(&last->closed,
 						     KEVENT_CLOSE_PATIENCE);
 	kevent_last_put(last);
+}
+
+/**
+ * kevent_put_pin - let go of a file that was held for long
+ * @file:	the file
+ * @account:	charged by kevent_charge_pin() for it
+ * @patient:	see kevent_put_last_file()
+ */
+void kevent_put_pin(struct file *file, struct kevent_account *account,
+		    bool patient)
+{
+	if (kevent_file_put_unless_last(file))
+		kevent_uncharge_pin(account);
+	else
+		kevent_put_last_file(file, account, patient);
 }
 
 /**

@@ -2,12 +2,14 @@
 #ifndef _KEVENT_CLOSE_H
 #define _KEVENT_CLOSE_H
 
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/list.h>
 #include <linux/types.h>
 
 #include "compat.h"
 
+struct kevent_account;
 struct kevent_mark;
 
 /**
@@ -30,7 +32,10 @@ struct kevent_close {
 void kevent_mark_born(void);
 void kevent_mark_died(void);
 void kevent_marks_wait(void);
-void kevent_put_last_file(struct file *file, bool patient);
+void kevent_put_last_file(struct file *file, struct kevent_account *account,
+			  bool patient);
+void kevent_put_pin(struct file *file, struct kevent_account *account,
+		    bool patient);
 u32 kevent_file_kind(struct file *file);
 bool kevent_close_seen(u32 kind, struct file *file);
 int kevent_close_watch(struct kevent_close *close,
@@ -47,8 +52,12 @@ void kevent_close_unwatch(struct kevent_close *close,
  */
 static inline void kevent_put_file(struct file *file, bool patient)
 {
+#ifdef KEVENT_HAVE_CLOSE
 	if (unlikely(!kevent_file_put_unless_last(file)))
-		kevent_put_last_file(file, patient);
+		kevent_put_last_file(file, NULL, patient);
+#else
+	fput(file);
+#endif
 }
 
 #endif /* _KEVENT_CLOSE_H */

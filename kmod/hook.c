@@ -466,10 +466,8 @@ void kevent_file_release(struct kevent *k)
 		next = hook->next;
 		kfree(hook);
 	}
-	if (kf->attach == KEVENT_ATTACH_PIN) {
-		fput(kf->close.file);
-		kevent_uncharge_pin(k->user->account);
-	}
+	if (kf->attach == KEVENT_ATTACH_PIN)
+		kevent_put_pin(kf->close.file, k->user->account, true);
 	if (kf->inode)
 		iput(kf->inode);
 }

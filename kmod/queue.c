@@ -69,6 +69,7 @@
 #include <linux/slab.h>
 
 #include "bug.h"
+#include "close.h"
 #include "kevent.h"
 
 /* How many neighbours of one number an ADD looks at for ghosts. */
@@ -396,7 +397,7 @@ static int kevent_target_get(const struct kevent_ops *ops, u64 ident,
 static void kevent_target_put(struct kevent_target *target)
 {
 	if (target->file)
-		fput(target->file);
+		kevent_put_file(target->file, false);
 }
 
 static void kevent_set_locked(struct kevent *k, const struct kevent_request *req)
