@@ -12,6 +12,7 @@
 #include <linux/hrtimer.h>
 #include <linux/mm.h>
 #include <linux/net.h>
+#include <linux/pagemap.h>
 #include <linux/rcupdate.h>
 #include <linux/uio.h>
 #include <net/af_unix.h>
@@ -142,6 +143,16 @@ static inline long kevent_unix_readable(struct sock *sk)
 #endif
 }
 
+/* Whether a UNIX socket is in a message that nobody has received yet. */
+static inline bool kevent_unix_in_flight(struct sock *sk)
+{
+#ifdef KEVENT_PROBE_UNIX_VERTEX
+	return READ_ONCE(unix_sk(sk)->vertex);
+#else
+	return !list_empty_careful(&unix_sk(sk)->link);
+#endif
+}
+
 /*
  * Whether somebody wants to be asked before this file is read, which takes as
  * long as the answer.  Where that is not told it is looked for; who asks about a
@@ -158,6 +169,16 @@ static inline bool kevent_file_asks(const struct file *file)
 	return ((inode->i_fsnotify_mask | inode->i_sb->s_fsnotify_mask) &
 		FS_ACCESS_PERM) ||
 	       (file->f_path.dentry->d_flags & DCACHE_FSNOTIFY_PARENT_WATCHED);
+#endif
+}
+
+/* Whether somebody fills this file as it is read: what is cached may be empty yet. */
+static inline bool kevent_file_is_filled(const struct file *file)
+{
+#ifdef FMODE_FSNOTIFY_HSM
+	return FMODE_FSNOTIFY_HSM(file->f_mode);
+#else
+	return false;
 #endif
 }
 
@@ -187,6 +208,31 @@ static inline struct timespec64 inode_get_ctime(const struct inode *inode)
 	return inode->i_ctime;
 }
 #endif
+
+/*
+ * The pages of a file from *@index to @end, as far as the cache has them, each held.
+ * Kernels that send single pages take a part of a large one for a page, where it has
+ * just come.
+ */
+static inline void kevent_get_folios(struct address_space *mapping,
+				     pgoff_t *index, pgoff_t end,
+				     struct folio_batch *batch)
+{
+#ifdef KEVENT_PROBE_KERNEL_SENDPAGE
+	struct folio *folio;
+
+	while (*index <= end) {
+		folio = filemap_get_folio(mapping, *index);
+		if (IS_ERR_OR_NULL(folio))
+			break;
+		*index = folio_next_index(folio);
+		if (!folio_batch_add(batch, folio))
+			break;
+	}
+#else
+	filemap_get_folios_contig(mapping, index, end, batch);
+#endif
+}
 
 /*
  * Gives pages to a stream socket, by reference, with what @msg says besides: bytes

@@ -26,7 +26,6 @@
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
-#include <net/inet_connection_sock.h>
 #include <net/sock.h>
 
 #include "bug.h"
@@ -87,16 +86,6 @@ static bool kevent_naio_takes(const struct sock *sk, u32 events)
 		return !send || sk->sk_type == SOCK_STREAM;
 	}
 	return false;
-}
-
-/*
- * TCP with a protocol on top, as TLS: that waits for other senders, and these for
- * the peer, whatever is asked of it.
- */
-static bool kevent_naio_layered(const struct sock *sk)
-{
-	return sk->sk_protocol == IPPROTO_TCP &&
-	       READ_ONCE(inet_csk(sk)->icsk_ulp_ops);
 }
 
 static int kevent_naio_permit(const struct kevent_naio *t, struct file *file)
@@ -240,6 +229,20 @@ int kevent_naio_step(struct kevent_naio *t, struct socket *sock)
 	return kevent_naio_move(t, sock, &msg);
 }
 
+/*
+ * May who asked for it send here?  The kernel is asked about nobody else when it
+ * sends in another's name; nothing of no bytes is sent, but permitted all the same.
+ */
+static int kevent_naio_ask(struct kevent_naio *t, struct socket *sock)
+{
+	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
+	const struct cred *old = override_creds(t->cred);
+	int ret = sock_sendmsg(sock, &msg);
+
+	revert_creds(old);
+	return ret;
+}
+
 /**
  * kevent_naio_step_as - send by a UNIX socket for somebody else
  * @t:		the transfer, the current one of its lane, with @t->pid
@@ -268,6 +271,7 @@ int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock)
 		.msg_control = &control,
 		.msg_controllen = sizeof(control),
 	};
+	int ret;
 
 	creds->pid = 0;
 	rcu_read_lock();
@@ -281,7 +285,16 @@ int kevent_naio_step_as(struct kevent_naio *t, struct socket *sock)
 	}
 	creds->uid = from_kuid(&init_user_ns, t->cred->uid);
 	creds->gid = from_kgid(&init_user_ns, t->cred->gid);
-	return kevent_naio_move(t, sock, &msg);
+	ret = kevent_naio_ask(t, sock);
+	if (ret < 0) {
+		t->error = -ret;
+		return 1;
+	}
+	ret = kevent_naio_move(t, sock, &msg);
+	/* it was waited for since we looked */
+	if (t->error == ESRCH)
+		t->error = ECANCELED;
+	return ret;
 }
 
 /**
@@ -376,28 +389,33 @@ static int kevent_naio_prepare(struct kevent_naio *t, struct file *file,
 /* The socket is hooked: what it has not called for is to be seen now. */
 static bool kevent_naio_holds(struct kevent_naio *t, struct file *file)
 {
-	__poll_t mask = EPOLLERR | EPOLLHUP;
+	struct sock *sk = sock_from_file(file)->sk;
+	__poll_t mask = EPOLLHUP;
 
 	if (kevent_naio_sends(t)) {
 		mask |= EPOLLOUT;
 		/* not all say so */
-		if (READ_ONCE(sock_from_file(file)->sk->sk_shutdown) &
-		    SEND_SHUTDOWN)
+		if (READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN)
 			return true;
 	} else {
 		mask |= EPOLLIN | EPOLLRDHUP;
 	}
-	return (vfs_poll(file, NULL) & mask) || READ_ONCE(t->lane->end->closed);
+	/* EPOLLERR may be of what only MSG_ERRQUEUE receives */
+	return (vfs_poll(file, NULL) & mask) || READ_ONCE(sk->sk_err) ||
+	       READ_ONCE(t->lane->end->closed);
 }
 
-/* The same where it may have been closed. */
+/* The same where it may have been closed, or be others' turn. */
 static bool kevent_naio_would(struct kevent_naio *t)
 {
-	struct file *file = kevent_end_file(t->lane->end);
+	struct file *file;
 	bool holds = true;
 
+	if (!kevent_lane_has_turn(t))
+		return false;
+	file = kevent_end_file(t->lane->end);
 	if (file) {
-		holds = kevent_naio_holds(t, file);
+		holds = kevent_naio_holds(t, file) && !kevent_lane_flies(t);
 		kevent_put_file(file, false);
 	}
 	return holds;
@@ -477,8 +495,10 @@ static int kevent_naio_enqueue(struct kevent *k,
 	if (ret)
 		goto put;
 	t->stream = sock_from_file(file)->sk->sk_type == SOCK_STREAM;
-	if (send && sock_from_file(file)->sk->sk_family == AF_UNIX)
-		t->pid = get_task_pid(current, PIDTYPE_TGID);
+	if (sock_from_file(file)->sk->sk_family == AF_UNIX) {
+		t->flies = !send && t->stream;
+		t->pid = send ? get_task_pid(current, PIDTYPE_TGID) : NULL;
+	}
 	t->left = length;
 	if (t->multishot)
 		kevent_naio_aim(t, req);
@@ -489,7 +509,7 @@ static int kevent_naio_enqueue(struct kevent *k,
 	if (!ret)
 		ret = kevent_naio_start(t, file, req->param[0]);
 put:
-	fput(file);
+	kevent_put_file(file, false);
 	return ret;
 }
 
@@ -513,7 +533,7 @@ static int kevent_naio_recheck(const struct kevent_naio *t,
 		return -EBADF;
 	if (file_inode(file) != t->lane->end->inode)
 		ret = -EINVAL;
-	fput(file);
+	kevent_put_file(file, false);
 	return ret;
 }
 

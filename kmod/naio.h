@@ -12,6 +12,7 @@
 #include <linux/uio.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+#include <net/inet_connection_sock.h>
 #include <net/sock.h>
 
 #include "close.h"
@@ -42,6 +43,7 @@ enum kevent_lane_nr {
  * @called:	the socket called, and nobody has moved anything since
  * @eager:	so many calls start the work themselves
  * @called_node: in the list of lanes that a moment later are looked at
+ * @flight_node: in the list of those whose socket was in flight
  * @work:	moves the first one, and those behind it
  * @works:	how many times that is queued or runs
  */
@@ -54,6 +56,7 @@ struct kevent_lane {
 	bool called;
 	unsigned int eager;
 	struct list_head called_node;
+	struct list_head flight_node;
 	struct work_struct work;
 	atomic_t works;
 };
@@ -125,6 +128,8 @@ struct kevent_pin {
  * @held:	not to be moved, and somebody waits until it is not
  * @multishot:	a row of transfers; constant
  * @stream:	the socket's bytes are no messages; constant
+ * @flies:	a receive by a UNIX stream, not to be moved while that is in flight;
+ *		constant
  * @pid:	of a send by a UNIX socket, held: the process that sends; constant
  * @mm:		of a multishot, held: the process whose memory is meant
  * @address:	of a multishot: the memory; @left is its length
@@ -153,6 +158,7 @@ struct kevent_naio {
 	bool held;
 	bool multishot;
 	bool stream;
+	bool flies;
 	struct pid *pid;
 	struct mm_struct *mm;
 	unsigned long address;
@@ -199,6 +205,16 @@ static inline int kevent_naio_meaning(int ret)
 	return ret == -EAGAIN && signal_pending(current) ? -EINTR : ret;
 }
 
+/*
+ * TCP with a protocol on top, as TLS: that waits for other senders, and these for
+ * the peer, whatever is asked of it.
+ */
+static inline bool kevent_naio_layered(const struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP &&
+	       READ_ONCE(inet_csk(sk)->icsk_ulp_ops);
+}
+
 /**
  * kevent_end_file - the open file of a socket, to be put by kevent_put_file()
  * @end:	the socket
@@ -225,6 +241,8 @@ void kevent_naio_call(struct kevent_naio *t);
 void kevent_lane_init(struct kevent_lane *lane, struct kevent_end *end);
 void kevent_lane_exit(struct kevent_lane *lane);
 bool kevent_lane_join(struct kevent_naio *t);
+bool kevent_lane_has_turn(struct kevent_naio *t);
+bool kevent_lane_flies(struct kevent_naio *t);
 void kevent_lane_tried(struct kevent_naio *t, bool ended);
 void kevent_lane_prepared(struct kevent_naio *t);
 void kevent_lane_run(struct kevent_naio *t, size_t *budget);

@@ -173,12 +173,7 @@ static void kevent_reader_put(struct kevent_reader *r)
 	if (!refcount_dec_and_test(&r->refs))
 		return;
 	kevent_copy_free(r);
-	/* a thread of the kernel's has no way back to user space to do it on */
-	if (current->flags & PF_KTHREAD)
-		kevent_put_file(r->file, false);
-	else
-		fput(r->file);
-	kevent_uncharge_pin(r->account);
+	kevent_put_pin(r->file, r->account, false);
 	mem_cgroup_put(r->memcg);
 	if (r->blkcg)
 		css_put(r->blkcg);
@@ -556,8 +551,8 @@ static ssize_t kevent_reader_send_cached(struct kevent_reader *r,
 	size_t length;
 
 	folio_batch_init(&batch);
-	filemap_get_folios_contig(r->file->f_mapping, &index,
-				  (end - 1) >> PAGE_SHIFT, &batch);
+	kevent_get_folios(r->file->f_mapping, &index, (end - 1) >> PAGE_SHIFT,
+			  &batch);
 	length = kevent_reader_see(r, &batch, bvec, &nr);
 	if (length)
 		ret = kevent_reader_send(r, sock, how, bvec, nr, length);
@@ -695,6 +690,8 @@ int kevent_reader_step(struct kevent_naio *t, struct socket *sock,
 		}
 		moved += ret;
 		t->moved += ret;
+		if (unlikely(kevent_naio_layered(sock->sk)))
+			break;
 	}
 	return 0;
 }
@@ -753,7 +750,7 @@ static void kevent_reader_look(struct kevent_reader *r)
 	struct super_block *sb = inode->i_sb;
 
 	if (r->file->f_mapping != inode->i_mapping || IS_DAX(inode) ||
-	    (r->file->f_flags & O_DIRECT))
+	    (r->file->f_flags & O_DIRECT) || kevent_file_is_filled(r->file))
 		return;
 	switch (sb->s_magic) {
 	case TMPFS_MAGIC:
@@ -880,7 +877,7 @@ static int kevent_sendfile_file(const struct kevent_sendfile *req,
 	*filep = file;
 	return 0;
 put:
-	fput(file);
+	kevent_put_file(file, false);
 	return ret;
 }
 
@@ -954,7 +951,7 @@ int kevent_reader_open(struct kevent_naio *t, const void __user *address,
 	return kevent_reader_permit(r);
 
 put:
-	fput(r->file);
+	kevent_put_file(r->file, false);
 free:
 	kvfree(r);
 	return ret;

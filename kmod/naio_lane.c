@@ -42,19 +42,35 @@
 /* Works of one user that run at once. */
 #define KEVENT_LANE_WORKS	8
 
+/* Jiffies until a socket that is in flight is looked at again: it will not call. */
+#define KEVENT_LANE_FLIGHT	(HZ / 20)
+
 /* Jiffies from a call until the sweep; and how many calls do without, after one. */
 #define KEVENT_LANE_PATIENCE	1
 #define KEVENT_LANE_EAGER	64
 
 static DEFINE_SPINLOCK(kevent_called_lock);
 static LIST_HEAD(kevent_called);
+static LIST_HEAD(kevent_flights);
 
 static void kevent_sweep(struct work_struct *work);
+static void kevent_land(struct work_struct *work);
 static DECLARE_DELAYED_WORK(kevent_sweep_work, kevent_sweep);
+static DECLARE_DELAYED_WORK(kevent_land_work, kevent_land);
 
+/*
+ * The next one to be moved or ended.  A multishot that has to tell of what came
+ * before the close keeps nobody waiting meanwhile.
+ */
 static struct kevent_naio *kevent_lane_first_locked(struct kevent_lane *lane)
 {
-	return list_first_entry_or_null(&lane->queue, struct kevent_naio, node);
+	struct kevent_naio *t;
+
+	list_for_each_entry(t, &lane->queue, node)
+		if (!t->multishot || !READ_ONCE(t->pending) ||
+		    !READ_ONCE(lane->end->closed))
+			return t;
+	return NULL;
 }
 
 /*
@@ -149,6 +165,47 @@ void kevent_lane_kick(struct kevent_lane *lane)
 	spin_unlock_irqrestore(&lane->lock, flags);
 }
 
+/**
+ * kevent_lane_has_turn - whether a transfer is the first of its lane
+ * @t:		the transfer
+ *
+ * Return: true where it is
+ */
+bool kevent_lane_has_turn(struct kevent_naio *t)
+{
+	bool first;
+
+	spin_lock_irq(&t->lane->lock);
+	first = kevent_lane_first_locked(t->lane) == t;
+	spin_unlock_irq(&t->lane->lock);
+	return first;
+}
+
+/**
+ * kevent_lane_flies - whether a transfer has to wait for its socket to arrive
+ * @t:		the transfer; the socket's file is held by the caller
+ *
+ * That nobody can receive from a socket that is only held by messages is what the
+ * kernel relies on when it collects such.  The file was taken before this look:
+ * a socket that is not in flight now is not collected until the file is let go of.
+ * Nobody calls when it has arrived, so the lane is kicked in a while.
+ *
+ * Return: true where it is in flight
+ */
+bool kevent_lane_flies(struct kevent_naio *t)
+{
+	struct kevent_lane *lane = t->lane;
+
+	if (!t->flies || !kevent_unix_in_flight(SOCKET_I(lane->end->inode)->sk))
+		return false;
+	spin_lock_irq(&kevent_called_lock);
+	if (list_empty(&lane->flight_node))
+		list_add_tail(&lane->flight_node, &kevent_flights);
+	spin_unlock_irq(&kevent_called_lock);
+	schedule_delayed_work(&kevent_land_work, KEVENT_LANE_FLIGHT);
+	return true;
+}
+
 static void kevent_sweep_one(struct kevent_lane *lane)
 {
 	/* pairs with the one of kevent_lane_defer() */
@@ -181,6 +238,30 @@ static void kevent_sweep(struct work_struct *work)
 		spin_unlock_irq(&kevent_called_lock);
 		if (lane)
 			kevent_sweep_one(lane);
+		rcu_read_unlock();
+		cond_resched();
+	} while (lane);
+}
+
+/* As kevent_sweep(). */
+static void kevent_land(struct work_struct *work)
+{
+	struct kevent_lane *lane;
+	LIST_HEAD(flights);
+
+	spin_lock_irq(&kevent_called_lock);
+	list_splice_init(&kevent_flights, &flights);
+	spin_unlock_irq(&kevent_called_lock);
+	do {
+		rcu_read_lock();
+		spin_lock_irq(&kevent_called_lock);
+		lane = list_first_entry_or_null(&flights, struct kevent_lane,
+						flight_node);
+		if (lane)
+			list_del_init(&lane->flight_node);
+		spin_unlock_irq(&kevent_called_lock);
+		if (lane)
+			kevent_lane_kick(lane);
 		rcu_read_unlock();
 		cond_resched();
 	} while (lane);
@@ -277,6 +358,8 @@ static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 		t->broken = true;
 		return 1;
 	}
+	if (unlikely(t->flies) && kevent_lane_flies(t))
+		return -EAGAIN;
 	if (!kevent_lane_suits(t))
 		return kevent_naio_step_as(t, sock);
 	if (t->cred == current_cred())
@@ -520,6 +603,7 @@ void kevent_lane_init(struct kevent_lane *lane, struct kevent_end *end)
 	spin_lock_init(&lane->lock);
 	INIT_LIST_HEAD(&lane->queue);
 	INIT_LIST_HEAD(&lane->called_node);
+	INIT_LIST_HEAD(&lane->flight_node);
 	INIT_WORK(&lane->work, kevent_lane_work);
 }
 
@@ -535,6 +619,7 @@ void kevent_lane_exit(struct kevent_lane *lane)
 	wait_var_event(&lane->works, !atomic_read(&lane->works));
 	spin_lock_irq(&kevent_called_lock);
 	list_del_init(&lane->called_node);
+	list_del_init(&lane->flight_node);
 	spin_unlock_irq(&kevent_called_lock);
 }
 
@@ -544,6 +629,7 @@ void kevent_lane_exit(struct kevent_lane *lane)
 void kevent_lanes_exit(void)
 {
 	cancel_delayed_work_sync(&kevent_sweep_work);
+	cancel_delayed_work_sync(&kevent_land_work);
 }
 
 /**

@@ -166,7 +166,8 @@ int kevent_pin_remote(struct kevent_pin *pin, struct mm_struct *mm,
 	pin->mm = mm;
 	ret = kevent_pin_all(pin, start, min_t(size_t, length, KEVENT_PIN_REMOTE),
 			     true, iter);
-	mmput(mm);
+	/* nobody waits here for what a process leaves behind */
+	mmput_async(mm);
 	return ret;
 }
 

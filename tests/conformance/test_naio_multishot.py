@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ pytestmark = pytest.mark.needs("NAIO")
 
 RECV, MULTISHOT = NaioEvents.RECV, Flags.MULTISHOT
 PAGE = mmap.PAGESIZE
+# of socket(7), which Python's socket does not have
+SO_TIMESTAMPING, TX_SOFTWARE, SOFTWARE = 37, 1 << 1, 1 << 4
 PACKETS = [kind for kind in ALL if kind not in STREAMS]
 
 
@@ -484,3 +487,56 @@ def test_no_byte_is_received_twice_or_lost_by_many_threads(queue: Queue, tcp: Pa
     for thread in threads:
         thread.result()
     assert bytes(got) == content
+
+
+def test_only_the_first_multishot_of_a_socket_is_ready(queue: Queue, tcp: Pair) -> None:
+    near, far = tcp
+    first = queue.recv_into(near, bytearray(10), multishot=True, dispatch=True)
+    second = queue.recv_into(near, bytearray(10), multishot=True, dispatch=True)
+    far.send(b"hello")
+    eventually(lambda: queue.info().ready == 1, "the first one is ready")
+    second.resume()
+    began = time.monotonic()
+    (event,) = queue.wait(0.3, min=2)
+    assert time.monotonic() - began >= 0.3
+    assert (event.ident, event.data) == (first.ident, 5)
+    far.send(b"there")
+    eventually(lambda: bool(near.recv(5, socket.MSG_PEEK)), "it has come")
+    assert select.select([queue], [], [], 0)[0] == []
+    first.cancel()
+    assert select.select([queue], [], [], 10)[0] == [queue]
+    assert one(queue).ident == second.ident
+
+
+@pytest.mark.parametrize("multishot", [True, False])
+def test_what_is_in_the_error_queue_makes_nothing_ready(queue: Queue, multishot: bool) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, TX_SOFTWARE | SOFTWARE)
+        queue.recv_into(sock, bytearray(10), multishot=multishot)
+        sock.send(b"x")
+        until_polled(sock, select.POLLERR)
+        assert one(queue).data == 1
+        if not multishot:
+            queue.recv_into(sock, bytearray(10))
+        assert now(queue) == []
+        assert select.select([queue], [], [], 0)[0] == []
+        sock.send(b"yz")
+        assert one(queue).data == 2
+
+
+@pytest.mark.parametrize("multishot", [True, False])
+def test_what_comes_while_the_socket_is_in_a_message_is_received_when_it_has_arrived(
+    queue: Queue, multishot: bool
+) -> None:
+    near, far = socket.socketpair()
+    here, there = socket.socketpair()
+    with near, far, here, there:
+        queue.recv_into(near, bytearray(10), multishot=multishot)
+        socket.send_fds(here, [b"x"], [near.fileno()])
+        far.send(b"hello")
+        events = queue.wait(0.1)  # of a module there are none
+        _, (arrived,), *_ = socket.recv_fds(there, 1, 1)
+        os.close(arrived)
+        assert [event.data for event in events or soon(queue)] == [5]

@@ -12,7 +12,9 @@
 #include <linux/io_uring.h>
 #include <poll.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -175,6 +177,161 @@ static void a_queue_does_not_keep_sockets_in_flight_from_being_found(void)
 	check_all_gone();
 }
 
+/* As one has it that is in a message, and nowhere else. */
+static void fly(int to, int fd)
+{
+	send_fd(to, fd);
+	close(fd);
+}
+
+static int add_receive(int q, uint64_t ident, uint32_t flags, char *buffer,
+		       int fd)
+{
+	struct kevent_request req = request(KEVENT_NAIO, ident,
+					    KEVENT_NAIO_RECV, flags, ident);
+
+	req.param[0] = (uintptr_t)buffer;
+	req.param[1] = 8;
+	req.param[2] = (uint64_t)fd;
+	return change(q, KEVENT_IOC_NR_ADD, req);
+}
+
+/*
+ *	u => u	in flight, and asked for bytes that have come
+ */
+static void what_is_in_flight_is_received_from_when_it_has_arrived(void)
+{
+	static const uint32_t flags[] = { 0, KEVENT_MULTISHOT };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct pollfd pfd = { .events = POLLIN };
+		int q = queue_open(), u[2], carrier[2];
+		char buffer[8] = "";
+		struct kevent_event ev;
+
+		need_feature(q, KEVENT_FEATURE_NAIO);
+		unix_pair(u);
+		unix_pair(carrier);
+		CHECK_EQ(add_receive(q, 1, flags[i], buffer, u[0]), 0);
+		fly(carrier[0], u[0]);
+		CHECK_EQ(SYS(write(u[1], "hello", 5)), 5);
+		CHECK_EQ(wait_events(q, &ev, 1, 1, NSEC_PER_SEC / 2), 0);
+		pfd.fd = q;
+		CHECK_EQ(SYS(poll(&pfd, 1, 0)), 0);
+		u[0] = recv_fd(carrier[1]);
+		CHECK_EQ(SYS(poll(&pfd, 1, PATIENCE / NSEC_PER_MSEC)), 1);
+		CHECK_EQ(wait_events(q, &ev, 1, 1, PATIENCE), 1);
+		CHECK_EQ(ev.data, 5);
+		CHECK(!memcmp(buffer, "hello", 5));
+		close(u[0]);
+		close(u[1]);
+		close(carrier[0]);
+		close(carrier[1]);
+		close(q);
+	}
+}
+
+#define RING	200U
+
+/* Closes UNIX sockets, and so has the kernel look for those that none can reach. */
+static void *search(void *arg)
+{
+	_Atomic bool *stop = arg;
+
+	while (!*stop) {
+		int more[2];
+
+		unix_pair(more);
+		close(more[0]);
+		close(more[1]);
+	}
+	return NULL;
+}
+
+/*
+ *	u => u => ... => u	a ring in flight, with bytes, which the kernel clears
+ *				away while a WAIT would receive them
+ */
+static void what_only_messages_hold_is_cleared_away_and_not_received_from(void)
+{
+	unsigned int i, round, total = rounds(100);
+	static char buffer[RING][8];
+	static int u[RING][2];
+	_Atomic bool stop = false;
+	struct kevent_event ev[64];
+	pthread_t searcher;
+
+	raise_nofile(2 * RING + 64);
+	witness = queue_open();
+	need_feature(witness, KEVENT_FEATURE_NAIO);
+	before = queue_info(witness).user_kevents;
+	searcher = thread_start(search, &stop);
+	for (round = 0; round < total; round++) {
+		int q = queue_open();
+
+		for (i = 0; i < RING; i++) {
+			unix_pair(u[i]);
+			CHECK_EQ(add_receive(q, i, KEVENT_MULTISHOT, buffer[i],
+					     u[i][0]), 0);
+		}
+		for (i = 0; i < RING; i++)
+			send_fd(u[(i + 1) % RING][1], u[i][0]);
+		for (i = 0; i < RING; i++) {
+			close(u[i][0]);
+			if (i + 1 < RING)
+				close(u[i][1]);
+		}
+		close(u[RING - 1][1]);
+		for (i = 0; i < 50; i++)
+			wait_events(q, ev, ARRAY_SIZE(ev), 0, 0);
+		close(q);
+	}
+	stop = true;
+	thread_join(searcher);
+	check_all_gone();
+}
+
+/*
+ *	q => pty	until a REMOVE, by a thread that then waits
+ */
+static void what_a_remove_closes_is_closed_though_the_thread_goes_to_sleep(void)
+{
+	struct waiter {
+		struct kevent_wait wait;
+		struct kevent_request req;
+		struct kevent_event ev[2];
+	} __attribute__((packed, aligned(8))) arg = {
+		.wait = { .nr_changes = 1, .min = 1, .max = 2,
+			  .timeout = FOREVER, .clock = CLOCK_MONOTONIC },
+	};
+	struct pollfd pfd = { .events = POLLIN };
+	int q = queue_new(), master, slave;
+	pid_t pid;
+
+	pty_pair(&master, &slave);
+	arg.req = request(KEVENT_POLL, (uint64_t)master, 0, KEVENT_STALE, 0);
+	arg.req.op = KEVENT_OP_REMOVE;
+	CHECK_EQ(watch(q, master), 0);
+	CHECK_EQ(add_user(q, 2, 0, 0), 0);
+	pfd.fd = slave;
+	close(master);
+	CHECK_EQ(SYS(poll(&pfd, 1, 0)), 0);
+	pid = (pid_t)SYS(fork());
+	if (!pid) {
+		close(slave);
+		_exit(ioctl(q, KEVENT_IOC_CHANGE_WAIT(1, 2), &arg) != 1);
+	}
+	CHECK_EQ(SYS(poll(&pfd, 1, PATIENCE / NSEC_PER_MSEC)), 1);
+	CHECK(pfd.revents & POLLHUP);
+	wait_until_asleep(pid, SYS_ioctl);
+	CHECK_EQ(post(q, 2, 0), 0);
+	child_join(pid);
+	close(slave);
+	close(q);
+	check_all_gone();
+}
+
 static const struct test_case cases[] = {
 	TEST(a_ring_that_holds_the_queue_is_never_held_by_it),
 	TEST(a_ring_is_watched_where_it_need_not_be_held_and_else_refused),
@@ -182,6 +339,10 @@ static const struct test_case cases[] = {
 	TEST(an_epoll_and_a_queue_that_watch_each_other_both_end),
 	TEST(a_queue_in_flight_to_a_socket_that_it_watches_ends_with_it),
 	TEST(a_queue_does_not_keep_sockets_in_flight_from_being_found),
+	TEST(what_is_in_flight_is_received_from_when_it_has_arrived),
+	LONG_TEST(what_only_messages_hold_is_cleared_away_and_not_received_from,
+		  180),
+	TEST(what_a_remove_closes_is_closed_though_the_thread_goes_to_sleep),
 };
 
 int main(int argc, char **argv)
