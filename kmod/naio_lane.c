@@ -67,7 +67,7 @@ static struct kevent_naio *kevent_lane_first_locked(struct kevent_lane *lane)
 	struct kevent_naio *t;
 
 	list_for_each_entry(t, &lane->queue, node)
-		if (!t->multishot || !READ_ONCE(t->pending) ||
+		if (likely(!READ_ONCE(t->pending)) ||
 		    !READ_ONCE(lane->end->closed))
 			return t;
 	return NULL;
