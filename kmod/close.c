@@ -68,9 +68,6 @@ static u32 kevent_pinned;
 
 static struct workqueue_struct *kevent_close_works;
 
-/* How long a thread waits for a file to be closed that it was the last to use. */
-#define KEVENT_CLOSE_PATIENCE	(HZ / 20)
-
 /* How many may be on their way: fewer than threads, so that none waits for others. */
 #define KEVENT_LASTS		WQ_DFL_ACTIVE
 
@@ -145,19 +142,20 @@ static struct kevent_last *kevent_last_alloc(void)
  * kevent_put_last_file - let go of the last reference to a file
  * @file:	the file
  * @account:	charged by kevent_charge_pin() for it, until it is closed; or NULL
- * @patient:	the caller may wait for the close; not where it may hold what that
- *		takes, as a poll of an epoll does
+ * @patience:	how long the caller may wait for the close, in jiffies, where nobody
+ *		kills it: not at all where it may hold what that takes, as a poll
+ *		of an epoll does
  *
  * It was closed while it was held.  What closes it now is not to wait until a
  * thread that goes to sleep in WAIT is back from there; nor, where that is a
  * thread of the kernel, to keep all other files waiting that such threads close.
- * Where it is soon over, a patient caller sees it closed.
+ * MAX_SCHEDULE_TIMEOUT is as if the caller had closed it.
  *
  * A close that does not end keeps the module in use, and the kernel's own way is
  * taken where there are many such.
  */
 void kevent_put_last_file(struct file *file, struct kevent_account *account,
-			  bool patient)
+			  long patience)
 {
 	struct kevent_last *last = kevent_last_alloc();
 
@@ -176,9 +174,8 @@ void kevent_put_last_file(struct file *file, struct kevent_account *account,
 	if (account)
 		kevent_account_hold(account);
 	queue_work(kevent_close_works, &last->work);
-	if (patient && !(current->flags & PF_KTHREAD))
-		wait_for_completion_killable_timeout(&last->closed,
-						     KEVENT_CLOSE_PATIENCE);
+	if (patience && !(current->flags & PF_KTHREAD))
+		wait_for_completion_killable_timeout(&last->closed, patience);
 	kevent_last_put(last);
 }
 
@@ -186,15 +183,15 @@ void kevent_put_last_file(struct file *file, struct kevent_account *account,
  * kevent_put_pin - let go of a file that was held for long
  * @file:	the file
  * @account:	charged by kevent_charge_pin() for it
- * @patient:	see kevent_put_last_file()
+ * @patience:	see kevent_put_last_file()
  */
 void kevent_put_pin(struct file *file, struct kevent_account *account,
-		    bool patient)
+		    long patience)
 {
 	if (kevent_file_put_unless_last(file))
 		kevent_uncharge_pin(account);
 	else
-		kevent_put_last_file(file, account, patient);
+		kevent_put_last_file(file, account, patience);
 }
 
 /**

@@ -9,6 +9,9 @@
 
 #include "compat.h"
 
+/* How long a WAIT waits for a file to be closed that it was the last to use. */
+#define KEVENT_CLOSE_PATIENCE	(HZ / 20)
+
 struct kevent_account;
 struct kevent_mark;
 
@@ -33,9 +36,9 @@ void kevent_mark_born(void);
 void kevent_mark_died(void);
 void kevent_marks_wait(void);
 void kevent_put_last_file(struct file *file, struct kevent_account *account,
-			  bool patient);
+			  long patience);
 void kevent_put_pin(struct file *file, struct kevent_account *account,
-		    bool patient);
+		    long patience);
 u32 kevent_file_kind(struct file *file);
 bool kevent_close_seen(u32 kind, struct file *file);
 int kevent_close_watch(struct kevent_close *close,
@@ -48,13 +51,13 @@ void kevent_close_unwatch(struct kevent_close *close,
 /**
  * kevent_put_file - let go of a file that was held for a moment
  * @file:	the file
- * @patient:	see kevent_put_last_file()
+ * @patience:	see kevent_put_last_file()
  */
-static inline void kevent_put_file(struct file *file, bool patient)
+static inline void kevent_put_file(struct file *file, long patience)
 {
 #ifdef KEVENT_HAVE_CLOSE
 	if (unlikely(!kevent_file_put_unless_last(file)))
-		kevent_put_last_file(file, NULL, patient);
+		kevent_put_last_file(file, NULL, patience);
 #else
 	fput(file);
 #endif

@@ -141,7 +141,7 @@ bool kevent_nested_holds(struct kevent *k, unsigned int depth)
 	inner = kevent_user_of(file);
 	if (inner)
 		holds = kevent_has_ready(inner, depth + 1);
-	kevent_put_file(file, false);
+	kevent_put_file(file, 0);
 	return holds;
 }
 
@@ -467,7 +467,8 @@ void kevent_file_release(struct kevent *k)
 		kfree(hook);
 	}
 	if (kf->attach == KEVENT_ATTACH_PIN)
-		kevent_put_pin(kf->close.file, k->user->account, true);
+		kevent_put_pin(kf->close.file, k->user->account,
+			       KEVENT_CLOSE_PATIENCE);
 	if (kf->inode)
 		iput(kf->inode);
 }

@@ -416,7 +416,7 @@ static bool kevent_naio_would(struct kevent_naio *t)
 	file = kevent_end_file(t->lane->end);
 	if (file) {
 		holds = kevent_naio_holds(t, file) && !kevent_lane_flies(t);
-		kevent_put_file(file, false);
+		kevent_put_file(file, 0);
 	}
 	return holds;
 }
@@ -509,7 +509,7 @@ static int kevent_naio_enqueue(struct kevent *k,
 	if (!ret)
 		ret = kevent_naio_start(t, file, req->param[0]);
 put:
-	kevent_put_file(file, false);
+	kevent_put_file(file, MAX_SCHEDULE_TIMEOUT);
 	return ret;
 }
 
@@ -533,7 +533,7 @@ static int kevent_naio_recheck(const struct kevent_naio *t,
 		return -EBADF;
 	if (file_inode(file) != t->lane->end->inode)
 		ret = -EINVAL;
-	kevent_put_file(file, false);
+	kevent_put_file(file, MAX_SCHEDULE_TIMEOUT);
 	return ret;
 }
 

@@ -173,7 +173,13 @@ static void kevent_reader_put(struct kevent_reader *r)
 	if (!refcount_dec_and_test(&r->refs))
 		return;
 	kevent_copy_free(r);
-	kevent_put_pin(r->file, r->account, false);
+	/* a thread of the kernel's has no way back to user space to do it on */
+	if (current->flags & PF_KTHREAD) {
+		kevent_put_pin(r->file, r->account, 0);
+	} else {
+		fput(r->file);
+		kevent_uncharge_pin(r->account);
+	}
 	mem_cgroup_put(r->memcg);
 	if (r->blkcg)
 		css_put(r->blkcg);
@@ -877,7 +883,7 @@ static int kevent_sendfile_file(const struct kevent_sendfile *req,
 	*filep = file;
 	return 0;
 put:
-	kevent_put_file(file, false);
+	fput(file);
 	return ret;
 }
 
@@ -951,7 +957,7 @@ int kevent_reader_open(struct kevent_naio *t, const void __user *address,
 	return kevent_reader_permit(r);
 
 put:
-	kevent_put_file(r->file, false);
+	fput(r->file);
 free:
 	kvfree(r);
 	return ret;

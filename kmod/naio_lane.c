@@ -401,7 +401,7 @@ static void kevent_lane_do(struct kevent_lane *lane)
 		kevent_lane_start_locked(lane);
 	spin_unlock_irq(&lane->lock);
 	if (file)
-		kevent_put_file(file, true);
+		kevent_put_file(file, KEVENT_CLOSE_PATIENCE);
 }
 
 /* The queues of two users may run it at the same time. */
@@ -463,7 +463,7 @@ void kevent_lane_run(struct kevent_naio *t, size_t *budget)
 		*budget -= min_t(u64, *budget, t->moved - before);
 	kevent_lane_finish(lane, ret, false);
 	if (file)
-		kevent_put_file(file, true);
+		kevent_put_file(file, KEVENT_CLOSE_PATIENCE);
 }
 
 /**

@@ -35,7 +35,7 @@ static u32 kevent_poll_poll(struct kevent *k, struct kevent_event *event,
 	if (!file)
 		return 0;
 	mask = kevent_file_poll(file, mask);
-	kevent_put_file(file, event);
+	kevent_put_file(file, event ? KEVENT_CLOSE_PATIENCE : 0);
 	return mangle_poll(mask);
 }
 

@@ -397,7 +397,7 @@ static int kevent_target_get(const struct kevent_ops *ops, u64 ident,
 static void kevent_target_put(struct kevent_target *target)
 {
 	if (target->file)
-		kevent_put_file(target->file, false);
+		kevent_put_file(target->file, MAX_SCHEDULE_TIMEOUT);
 }
 
 static void kevent_set_locked(struct kevent *k, const struct kevent_request *req)

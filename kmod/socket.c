@@ -189,7 +189,7 @@ static u32 kevent_socket_poll(struct kevent *k, struct kevent_event *event,
 	if (event)
 		event->data = kevent_socket_data(sock->sk, events,
 						 READ_ONCE(k->flags));
-	kevent_put_file(file, event);
+	kevent_put_file(file, event ? KEVENT_CLOSE_PATIENCE : 0);
 	return events;
 }
 
