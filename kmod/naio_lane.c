@@ -12,7 +12,9 @@
  *	through the lanes that were called, and starts it; from then on it is
  *	started by the calls themselves, for a while.
  * So where somebody waits anyway no other thread has to run, and where nobody
- * does a transfer ends all the same.  A multishot is moved by a WAIT alone.
+ * does a transfer ends all the same.  A multishot is moved by a WAIT alone.  A
+ * UNIX stream that is in flight itself is not received from: its lane is kicked
+ * now and then, until it has arrived.
  *
  * Whoever wants a transfer gone while it is current marks it cancelled, and waits
  * until it is not any more: from then on nobody touches its memory.  What is

@@ -456,7 +456,7 @@ def test_requests_that_come_at_once_are_answered_in_order(server: Server) -> Non
 
 def test_what_is_asked_for_while_a_reply_is_not_read_waits(server: Server) -> None:
     many = [get("/page")] * 1000  # more than the server takes at once, or keeps
-    with server.connect(room=4096) as sock, sock.makefile("rb") as stream:
+    with server.connect(room=1 << 16) as sock, sock.makefile("rb") as stream:
         sock.sendall(get("/large"))
         sender = threading.Thread(target=sock.sendall, args=(b"".join(many),))
         sender.start()
