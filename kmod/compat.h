@@ -176,7 +176,8 @@ static inline bool kevent_file_asks(const struct file *file)
 static inline bool kevent_file_is_filled(const struct file *file)
 {
 #ifdef FMODE_FSNOTIFY_HSM
-	return FMODE_FSNOTIFY_HSM(file->f_mode);
+	/* the mode says so, too, of files that were never opened, as a memfd */
+	return FMODE_FSNOTIFY_HSM(file->f_mode) && kevent_file_asks(file);
 #else
 	return false;
 #endif
