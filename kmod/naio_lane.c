@@ -221,52 +221,45 @@ static void kevent_sweep_one(struct kevent_lane *lane)
 	spin_unlock_irq(&lane->lock);
 }
 
-static void kevent_sweep(struct work_struct *work)
+/* Empties a list of lanes, whose nodes are @offset within them. */
+static void kevent_lanes_take(struct list_head *lanes, size_t offset,
+			      void (*look)(struct kevent_lane *lane))
 {
-	struct kevent_lane *lane;
-	LIST_HEAD(swept);
+	struct list_head *node;
+	LIST_HEAD(taken);
+	bool more;
 
 	spin_lock_irq(&kevent_called_lock);
-	list_splice_init(&kevent_called, &swept);
+	list_splice_init(lanes, &taken);
 	spin_unlock_irq(&kevent_called_lock);
 	do {
 		/* one that is taken out here may be gone but for its memory */
 		rcu_read_lock();
 		spin_lock_irq(&kevent_called_lock);
-		lane = list_first_entry_or_null(&swept, struct kevent_lane,
-						called_node);
-		if (lane)
-			list_del_init(&lane->called_node);
+		node = taken.next;
+		more = node != &taken;
+		if (more)
+			list_del_init(node);
 		spin_unlock_irq(&kevent_called_lock);
-		if (lane)
-			kevent_sweep_one(lane);
+		if (more)
+			look((void *)node - offset);
 		rcu_read_unlock();
 		cond_resched();
-	} while (lane);
+	} while (more);
 }
 
-/* As kevent_sweep(). */
+static void kevent_sweep(struct work_struct *work)
+{
+	kevent_lanes_take(&kevent_called,
+			  offsetof(struct kevent_lane, called_node),
+			  kevent_sweep_one);
+}
+
 static void kevent_land(struct work_struct *work)
 {
-	struct kevent_lane *lane;
-	LIST_HEAD(flights);
-
-	spin_lock_irq(&kevent_called_lock);
-	list_splice_init(&kevent_flights, &flights);
-	spin_unlock_irq(&kevent_called_lock);
-	do {
-		rcu_read_lock();
-		spin_lock_irq(&kevent_called_lock);
-		lane = list_first_entry_or_null(&flights, struct kevent_lane,
-						flight_node);
-		if (lane)
-			list_del_init(&lane->flight_node);
-		spin_unlock_irq(&kevent_called_lock);
-		if (lane)
-			kevent_lane_kick(lane);
-		rcu_read_unlock();
-		cond_resched();
-	} while (lane);
+	kevent_lanes_take(&kevent_flights,
+			  offsetof(struct kevent_lane, flight_node),
+			  kevent_lane_kick);
 }
 
 /*

@@ -604,14 +604,10 @@ static void send_from_inside(void *arg)
 	q = queue_open();
 	join_cgroup(s);
 	for (i = 0; i < PAIRS; i++) {
-		struct kevent_request req = request(KEVENT_NAIO, (uint64_t)i,
-						    KEVENT_NAIO_SEND, 0, 0);
-
-		req.param[0] = (uintptr_t)much;
-		req.param[1] = sizeof(much);
-		req.param[2] = (uint64_t)fd[i][0];
 		send_all(fd[i][0]);
-		CHECK_EQ(change(q, KEVENT_IOC_NR_ADD, req), 0);
+		CHECK_EQ(change(q, KEVENT_IOC_NR_ADD,
+				naio_request((uint64_t)i, KEVENT_NAIO_SEND, 0,
+					     much, sizeof(much), fd[i][0])), 0);
 		s->added += be_sent_again(fd[i][1]);
 	}
 	reach(s, FULL);

@@ -187,13 +187,9 @@ static void fly(int to, int fd)
 static int add_receive(int q, uint64_t ident, uint32_t flags, char *buffer,
 		       int fd)
 {
-	struct kevent_request req = request(KEVENT_NAIO, ident,
-					    KEVENT_NAIO_RECV, flags, ident);
-
-	req.param[0] = (uintptr_t)buffer;
-	req.param[1] = 8;
-	req.param[2] = (uint64_t)fd;
-	return change(q, KEVENT_IOC_NR_ADD, req);
+	return change(q, KEVENT_IOC_NR_ADD,
+		      naio_request(ident, KEVENT_NAIO_RECV, flags, buffer, 8,
+				   fd));
 }
 
 /*

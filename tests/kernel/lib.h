@@ -103,6 +103,10 @@ struct kevent_request request(uint16_t type, uint64_t ident, uint32_t events,
 struct kevent_request timer_request(uint64_t ident, uint64_t value,
 				    uint64_t interval, uint32_t flags,
 				    uint64_t cookie);
+/* A transfer by socket @fd; its cookie is @ident. */
+struct kevent_request naio_request(uint64_t ident, uint32_t events,
+				   uint32_t flags, const void *buffer,
+				   size_t length, int fd);
 /* One request through ADD, MODIFY or REMOVE (@nr): 0 or -errno. */
 int change(int q, unsigned int nr, struct kevent_request req);
 int add(int q, uint16_t type, uint64_t ident, uint32_t events, uint32_t flags,

@@ -15,12 +15,9 @@
 int transfer_begin(int q, int sock, struct transfer *t, uint32_t flags,
 		   const void *at, size_t size)
 {
-	struct kevent_request req = request(KEVENT_NAIO, t->ident, t->events,
-					    flags, t->ident);
+	struct kevent_request req = naio_request(t->ident, t->events, flags,
+						 at, size, sock);
 
-	req.param[0] = (uintptr_t)at;
-	req.param[1] = size;
-	req.param[2] = (uint64_t)sock;
 	t->ended = false;
 	t->error = 0;
 	t->moved = 0;

@@ -79,6 +79,19 @@ struct kevent_request timer_request(uint64_t ident, uint64_t value,
 	return req;
 }
 
+struct kevent_request naio_request(uint64_t ident, uint32_t events,
+				   uint32_t flags, const void *buffer,
+				   size_t length, int fd)
+{
+	struct kevent_request req = request(KEVENT_NAIO, ident, events, flags,
+					    ident);
+
+	req.param[0] = (uintptr_t)buffer;
+	req.param[1] = length;
+	req.param[2] = (uint64_t)fd;
+	return req;
+}
+
 int change(int q, unsigned int nr, struct kevent_request req)
 {
 	struct {

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -236,13 +237,8 @@ static void *close_some(void *arg)
 static int transfer(int q, uint64_t ident, uint32_t events, uint32_t flags,
 		    char *byte, int fd)
 {
-	struct kevent_request req = request(KEVENT_NAIO, ident, events, flags,
-					    0);
-
-	req.param[0] = (uintptr_t)byte;
-	req.param[1] = 1;
-	req.param[2] = (uint64_t)fd;
-	return change(q, KEVENT_IOC_NR_ADD, req);
+	return change(q, KEVENT_IOC_NR_ADD,
+		      naio_request(ident, events, flags, byte, 1, fd));
 }
 
 /* A send that needs not wait, and receives that do, or have what they wait for. */
@@ -301,6 +297,83 @@ static void the_module_goes_away_from_sockets_that_had_transfers(void)
 	need_feature(q, KEVENT_FEATURE_NAIO);
 	close(q);
 	with_module_back(unload_after_transfers, NULL);
+}
+
+/* Keeps the mutex of an epoll, which the close of whatever it watches takes. */
+struct keeper {
+	int e;
+	struct slow_page page;
+};
+
+static void *keep_epoll(void *arg)
+{
+	struct keeper *k = arg;
+
+	CHECK_EQ(SYS(epoll_wait(k->e, (struct epoll_event *)k->page.at, 1, -1)),
+		 1);
+	return NULL;
+}
+
+static void *wait_for_byte(void *arg)
+{
+	struct kevent_event ev;
+
+	CHECK_EQ(wait_events(*(int *)arg, &ev, 1, 1, PATIENCE), 1);
+	CHECK_EQ(ev.data, 1);
+	return NULL;
+}
+
+/*
+ *	keeper	--- epoll_wait ---> fd	in the middle of telling
+ *	waiter	--- WAIT ---> q		in the middle of receiving from fd
+ *	main	--- close ---> fd	and the last who used it was the waiter
+ */
+static void unload_under_a_close(void *arg)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	struct pollfd pfd = { .events = POLLIN };
+	pthread_t keeper, waiter;
+	struct slow_page page;
+	int q = queue_open();
+	struct keeper k;
+	int fd[2];
+
+	(void)arg;
+	need_root();
+	slow_page_new(&page);
+	slow_page_new(&k.page);
+	tcp_pair(fd);
+	k.e = (int)SYS(epoll_create1(EPOLL_CLOEXEC));
+	SYS(epoll_ctl(k.e, EPOLL_CTL_ADD, fd[0], &ev));
+	CHECK_EQ(transfer(q, 1, KEVENT_NAIO_RECV, KEVENT_MULTISHOT, page.at,
+			  fd[0]), 0);
+	CHECK_EQ(SYS(write(fd[1], "x", 1)), 1);
+	keeper = thread_start(keep_epoll, &k);
+	slow_page_wait(&k.page);
+	waiter = thread_start(wait_for_byte, &q);
+	slow_page_wait(&page);
+	close(fd[0]);
+	slow_page_come(&page);
+	thread_join(waiter);
+	close(q);
+	/* not begun, for it would not end */
+	CHECK_EQ(module_unload(), -EWOULDBLOCK);
+	pfd.fd = fd[1];
+	CHECK_EQ(SYS(poll(&pfd, 1, 0)), 0);
+	slow_page_come(&k.page);
+	thread_join(keeper);
+	CHECK_EQ(SYS(poll(&pfd, 1, PATIENCE / NSEC_PER_MSEC)), 1);
+	module_unload_soon();
+	check_module_gone();
+}
+
+static void a_close_that_does_not_end_refuses_the_unloading_and_hangs_nobody(void)
+{
+	int q = queue_open();
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	close(q);
+	with_module_back(unload_under_a_close, NULL);
 }
 
 static void load_with(const char *text, int want)
@@ -368,6 +441,7 @@ static const struct test_case cases[] = {
 	TEST(unloading_is_refused_while_a_process_waits),
 	TEST(the_module_goes_away_under_traffic_on_what_was_watched),
 	LONG_TEST(the_module_goes_away_from_sockets_that_had_transfers, 120),
+	TEST(a_close_that_does_not_end_refuses_the_unloading_and_hangs_nobody),
 	TEST(parameters_that_are_no_numbers_are_refused),
 	TEST(a_module_without_any_source_loads_and_says_so),
 	LONG_TEST(the_module_loads_and_unloads_a_hundred_times, 240),

@@ -32,23 +32,12 @@
 #define LONG	(16 * MUCH)
 
 /* It has its number as cookie. */
-static struct kevent_request receive(uint64_t ident, void *buffer,
-				     size_t length, int fd, uint32_t flags)
-{
-	struct kevent_request req = request(KEVENT_NAIO, ident,
-					    KEVENT_NAIO_RECV, flags, ident);
-
-	req.param[0] = (uintptr_t)buffer;
-	req.param[1] = length;
-	req.param[2] = (uint64_t)fd;
-	return req;
-}
-
 static int add_receive(int q, uint64_t ident, void *buffer, size_t length,
 		       int fd, uint32_t flags)
 {
 	return change(q, KEVENT_IOC_NR_ADD,
-		      receive(ident, buffer, length, fd, flags));
+		      naio_request(ident, KEVENT_NAIO_RECV, flags, buffer,
+				   length, fd));
 }
 
 static void check_received(const struct kevent_event *ev, uint64_t cookie,
@@ -231,7 +220,8 @@ static void memory_of_before_a_modify_is_left_alone(void)
 	wait_for_ready(w.q, 2);
 	thread = thread_start(wait_for_events, &w);
 	slow_page_wait(&slow);
-	req = receive(2, new, 100, b[0], KEVENT_MULTISHOT);
+	req = naio_request(2, KEVENT_NAIO_RECV, KEVENT_MULTISHOT, new, 100,
+			   b[0]);
 	req.cookie = 3;
 	CHECK_EQ(change(w.q, KEVENT_IOC_NR_MODIFY, req), 0);
 	CHECK_EQ(old[0], 0);
@@ -433,7 +423,7 @@ static void a_protocol_on_top_of_tcp_ends_transfers_and_refuses_more(void)
 		CHECK_EQ(unread(fd[0]), 1);
 		CHECK_EQ(add_receive(q, 2, buffer, 100, fd[0], flags),
 			 -EOPNOTSUPP);
-		req = receive(2, buffer, 100, fd[0], 0);
+		req = naio_request(2, KEVENT_NAIO_RECV, 0, buffer, 100, fd[0]);
 		req.events = KEVENT_NAIO_SEND;
 		CHECK_EQ(change(q, KEVENT_IOC_NR_ADD, req), -EOPNOTSUPP);
 		check_silent(q);
@@ -503,7 +493,6 @@ static uint64_t unread_in_all(int (*fd)[2])
 /* By a new socket, with room for so much and what the kernel needs for it. */
 static void begin_send(int q, uint64_t ident, int fd[2], size_t length, int room)
 {
-	struct kevent_request req;
 	static char *mem;
 
 	if (!mem)
@@ -512,9 +501,9 @@ static void begin_send(int q, uint64_t ident, int fd[2], size_t length, int room
 	CHECK(mem != MAP_FAILED);
 	unix_pair(fd);
 	SYS(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)));
-	req = receive(ident, mem, length, fd[0], 0);
-	req.events = KEVENT_NAIO_SEND;
-	CHECK_EQ(change(q, KEVENT_IOC_NR_ADD, req), 0);
+	CHECK_EQ(change(q, KEVENT_IOC_NR_ADD,
+			naio_request(ident, KEVENT_NAIO_SEND, 0, mem, length,
+				     fd[0])), 0);
 }
 
 /*
@@ -619,8 +608,8 @@ static void who_waits_for_a_receive_to_let_go_can_be_killed(void)
 		if (nrs[i] == KEVENT_IOC_NR_REMOVE)
 			c.req = request(KEVENT_NAIO, 1, 0, 0, 0);
 		else
-			c.req = receive(1, other, sizeof(other), fd[0],
-					KEVENT_MULTISHOT);
+			c.req = naio_request(1, KEVENT_NAIO_RECV, KEVENT_MULTISHOT, other,
+					     sizeof(other), fd[0]);
 		child = child_start(change_stuck, &c);
 		wait_until_asleep(child, SYS_ioctl);
 		child_kill(child);

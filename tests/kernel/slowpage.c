@@ -122,11 +122,10 @@ static void a_transfer_under_way_is_removed_and_delivered(void)
 
 		slow_wait_prepare(&s, 2);
 		unix_pair(fd);
-		arg.req = request(KEVENT_NAIO, 1, KEVENT_NAIO_RECV,
-				  row ? KEVENT_MULTISHOT : 0, 7);
-		arg.req.param[0] = (uintptr_t)buffer;
-		arg.req.param[1] = sizeof(buffer);
-		arg.req.param[2] = (uint64_t)fd[0];
+		arg.req = naio_request(1, KEVENT_NAIO_RECV,
+				       row ? KEVENT_MULTISHOT : 0, buffer,
+				       sizeof(buffer), fd[0]);
+		arg.req.cookie = 7;
 		CHECK_EQ(change(s.q, KEVENT_IOC_NR_ADD, arg.req), 0);
 		thread = thread_start(slow_wait_run, &s);
 		CHECK_EQ(SYS(write(fd[1], "hello", 5)), 5);
