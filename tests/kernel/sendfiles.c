@@ -316,7 +316,7 @@ static void pages_of_a_file_may_go_while_it_leaves(void)
 static void many_at_once_keep_their_order_while_some_are_cancelled(void)
 {
 	struct moves m = { .rnd = rnd_stream(3), .begin = begin_next };
-	unsigned int i, round, total = rounds(60);
+	unsigned int i, round, total = rounds(30);
 	struct stream st;
 
 	need_naio();
