@@ -45,30 +45,32 @@ _INVALID: dict[int, str] = {
 }
 _INVALID[EventType.PATH] = _INVALID[EventType.INODE]
 
+_NO_LAYERS = "not TCP with a protocol on top (MPTCP, or TLS of the kernel's)"
 _NAIO_HINTS = {
     errno.EBADF: "the socket is not open",
-    errno.ENOTSOCK: "transfers are for sockets; watch this with register()",
+    errno.ENOTSOCK: "transfers are for sockets; register() watches what else can be polled",
     errno.EINVAL: "more than 0x7ffff000 bytes, or none to receive, or a flag that it does not take",
     errno.EMFILE: "each file being sent is kept open, and the queues of this user keep as many "
     "open as RLIMIT_NOFILE (ulimit -Hn) allows",
-    errno.EOPNOTSUPP: "this kind of socket is not supported: TCP, UDP and UNIX sockets receive; "
-    "wait with register() and call its recv()",
+    errno.EOPNOTSUPP: "this kind of socket is not supported: TCP, UDP and UNIX sockets receive, "
+    f"{_NO_LAYERS}; wait with register() and call its recv()",
     errno.ENOMEM: "buffers of transfers that wait are pinned, and RLIMIT_MEMLOCK (ulimit -l) says "
     "how much one process may pin",
     errno.EFAULT: "a buffer to receive into has to be writable, and may not be a file's shared "
     "mapping",
 }
 _SEND_HINTS = {
-    errno.EOPNOTSUPP: "this kind of socket is not supported: TCP, UDP and UNIX streams send; of "
-    "others, as UNIX datagrams, call send()",
+    errno.EOPNOTSUPP: "this kind of socket is not supported: TCP, UDP and UNIX streams send, "
+    f"{_NO_LAYERS}; of others, as UNIX datagrams, call send()",
     errno.EFAULT: "the bytes to send cannot be read",
 }
 _SENDFILE_HINTS = {
     errno.EBADF: "the file is not open, or not for reading, or the socket is not open",
     errno.EINVAL: "the file has to be a regular one (no pipe, socket or directory), nor one that "
-    "the kernel makes up, as in /proc (read and send it), and the part to end before 2**63; or a "
-    "flag that it does not take",
-    errno.EOPNOTSUPP: "files go by streams alone, TCP or UNIX: by other sockets read and send them",
+    "the kernel makes up, as in /proc (read and send it), and the part to end before 2**63; or the "
+    "argument is not as long as its parts, or a flag that it does not take",
+    errno.EOPNOTSUPP: f"files go by streams alone, TCP or UNIX, {_NO_LAYERS}: by other sockets "
+    "read and send them",
     errno.EFAULT: "the address has to lead to what sendfile_argument() makes",
 }
 _LEFT_OUT = "transfers were left out when the module was built: INFO has no NAIO"
@@ -78,7 +80,7 @@ _MODIFY_NAIO_HINTS = {
     errno.EOPNOTSUPP: "only a multishot can be resumed or modified",
 }
 
-_DESCRIPTORS = (EventType.SOCKET, EventType.POLL, EventType.INODE)
+_DESCRIPTORS = (EventType.SOCKET, EventType.POLL, EventType.INODE, EventType.NAIO)
 
 _MAY_NOT_LOOK = (
     "the simulator may not look at this process, which has been set-user-ID, or is not dumpable "
@@ -191,7 +193,7 @@ def transfer_error(error: int, *, events: int = 0, broken: bool = False) -> OSEr
     if error == errno.ECANCELED:
         why = "the socket was closed" if broken else "it was cancelled, or its queue was closed"
         return OSError(error, f"{os.strerror(error)}; {why}")
-    if error in (errno.ENOMEM, errno.EFAULT):
+    if error in (errno.ENOMEM, errno.EFAULT, errno.EOPNOTSUPP):
         return request_error(error, EventType.NAIO, events=events)
     return OSError(error, os.strerror(error))
 

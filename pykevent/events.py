@@ -56,7 +56,8 @@ class Event:
     SOCKET, POLL and INODE.  `events` is what happened.  `data` is what the source knows: expiries
     of a timer, the number last posted to a user kevent, connections waiting on a listening
     socket, bytes to read or room to write where `Flags.BYTES` asked for it, bytes that a transfer
-    has moved.  `count` is how many occurrences this event stands for; it stops at 0xffffffff.
+    has moved.  `count` is how many occurrences this event stands for; it stops at 0xffffffff,
+    and of a transfer that failed it is the errno, see `error`.
     `name` is the entry's name of an inode event that has one, as bytes (`os.fsdecode` makes it a
     str).
     """

@@ -301,7 +301,10 @@ class Queue:
         self.add(Request(kind, fileobj, events, flags, cookie))
 
     def unregister(self, fileobj: FileLike) -> None:
-        """Stop watching a descriptor that was given to `register`.  Raises as `remove`."""
+        """Stop watching a descriptor that was given to `register`.  Raises as `remove`.
+
+        Transfers go on: it is `Transfer.cancel` that ends one.
+        """
         self.remove(_kind_of(fileobj), fileobj)
 
     # User events
@@ -357,10 +360,12 @@ class Queue:
         once the send is done.  With several threads take the number of bytes from the event, not
         from the handle.
 
+        The timeout of a socket object does not count: wait with one, and `Transfer.cancel`; what
+        had come by then, `moved` bytes, is in the buffer.
+
         The buffer cannot be resized or freed until then.  Raises BufferError where it cannot be
-        written to, ValueError where it is empty or longer than 0x7ffff000 bytes, for `multishot`
-        with `waitall`, and for `dispatch` without `multishot`; OSError with ENOMEM past
-        RLIMIT_MEMLOCK, EOPNOTSUPP for a kind of socket that is not supported, otherwise as `add`.
+        written to; ValueError where it is empty or longer than 0x7ffff000 bytes, for `multishot`
+        with `waitall`, and for `dispatch` without `multishot`; otherwise as `send`.
         """
         flags = receive_flags(waitall=waitall, multishot=multishot, dispatch=dispatch)
         exported = Exported(buffer, writable=True)
@@ -371,9 +376,14 @@ class Queue:
 
         The event comes when the socket has taken every byte, which is not to say that the peer
         has.  A close of the socket before that cancels it.  A UDP socket has to be connected.
+        Do not change `data` before the event: what was not sent until then would go out changed.
 
-        Raises as `recv_into`.  Where the socket has taken some at once, and the rest is more than
-        RLIMIT_MEMLOCK leaves, the event says ENOMEM, and how much was sent (`moved`).
+        Raises TypeError where `data` has no bytes, or `fileobj` no descriptor, or is an SSLSocket
+        (its encryption would be left out); BufferError where `data` is not contiguous; ValueError
+        for more than 0x7ffff000 bytes, and for a socket object that was closed; OSError with
+        EOPNOTSUPP for a kind of socket that is not supported, ENOMEM past RLIMIT_MEMLOCK,
+        otherwise as `add`.  Where the socket has taken some at once, and the rest is more than
+        RLIMIT_MEMLOCK leaves, it is the event that says ENOMEM, and how much was sent (`moved`).
         """
         memory = data if type(data) is bytes else Exported(data, writable=False)
         return self._transfer(_SEND, fileobj, memory, 0, cookie)
@@ -394,11 +404,13 @@ class Queue:
         None sends all up to the end of the file.  The bytes of `prefix` go before those of the
         file, those of `suffix` after them.  A file that ends before `length` bytes ends the
         transfer, without the suffix; `moved`, which counts all that was sent, says so.  Neither
-        position nor descriptor of the file is needed any more when this returns.
+        position nor descriptor of the file is needed any more when this returns.  ``flush()`` a
+        file object that was written to: what it holds back is not in the file.
 
-        Raises ValueError where prefix and suffix are more than 16384 bytes together, OSError with
-        EBADF for a file that is not open for reading, EINVAL for one that is not regular, EMFILE
-        where too many are being sent, otherwise as `recv_into`.
+        Raises TypeError for a path, and a file object without a descriptor; ValueError where prefix
+        and suffix are more than 16384 bytes together; OSError with EBADF for a file that is not
+        open for reading, EINVAL for one that is not regular, EMFILE where too many are being sent;
+        otherwise as `send`.
         """
         argument = sendfile_argument(file, offset, length, prefix, suffix)
         return self._transfer(_SENDFILE, fileobj, argument, 0, cookie)

@@ -5,9 +5,10 @@ import io
 import operator
 import os
 import struct
+import sys
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pykevent.abi import (
     NAIO_MAX,
@@ -64,6 +65,19 @@ def descriptor_of(fileobj: FileLike) -> int:
     return fd
 
 
+def socket_of(fileobj: FileLike) -> int:
+    """As `descriptor_of`, for a transfer; TypeError for a socket that encrypts."""
+    # Without importing ssl: who has not done so has none.
+    if type(fileobj) is not int and isinstance(
+        fileobj, getattr(sys.modules.get("ssl"), "SSLSocket", ())
+    ):
+        raise TypeError(
+            "transfers would go past the encryption of an SSLSocket: call its recv() and send()"
+        )
+    fd = descriptor_of(fileobj)
+    return fd if fd < 1 << 31 else check_range(fd, 31, "fileobj")
+
+
 def identity_of(kind: int, ident: FileLike) -> int:
     """The number that names a kevent of type `kind`."""
     if type(ident) is int and 0 <= ident < 1 << 64:
@@ -71,7 +85,8 @@ def identity_of(kind: int, ident: FileLike) -> int:
     if kind in _DESCRIPTORS:
         return check_range(descriptor_of(ident), 64, "ident")
     if not isinstance(ident, int):
-        raise TypeError(f"a kevent of type {kind!r} is named by an int, not by {ident!r}")
+        more = ": call Transfer.cancel()" if kind == EventType.NAIO else ""
+        raise TypeError(f"a kevent of type {kind!r} is named by an int, not by {ident!r}{more}")
     return check_range(ident, 64, "ident")
 
 
@@ -239,17 +254,19 @@ def naio_event(
 
     The memory has to stay what it is until the event has arrived or the kevent was removed;
     `Queue.recv_into` and `Queue.send` see to that.  `Flags.WAITALL`: all of it, not any part.
-    For SENDFILE it holds what `pykevent.requests.sendfile_argument` makes, and is looked at by the
+    For SENDFILE it holds what `pykevent.sendfile_argument` makes, and is looked at by the
     call alone.  Numbers from 2**63 on are those of `Transfer` handles: choose smaller ones.
+    Raises TypeError and ValueError for what is no open socket.
 
         buffer = (ctypes.c_char * 4096)()  # to be kept until then
-        queue.add(naio_event(1, NaioEvents.RECV, sock, ctypes.addressof(buffer), len(buffer)))
+        recv = naio_event(1, NaioEvents.RECV, sock, ctypes.addressof(buffer), len(buffer))
         whole = sendfile_argument(file, 0, None)
         argument = ctypes.create_string_buffer(whole, len(whole))
         address, size = ctypes.addressof(argument), len(whole)
-        queue.add(naio_event(2, NaioEvents.SENDFILE, sock, address, size))
+        send = naio_event(2, NaioEvents.SENDFILE, sock, address, size)
+        queue.add_many([recv, send])  # 0 or -errno for each
     """
-    params = (address, length, descriptor_of(fileobj))
+    params = (address, length, socket_of(fileobj))
     return Request(EventType.NAIO, ident, events, flags, cookie, params)
 
 
@@ -285,12 +302,12 @@ def check_length(events: int, length: int) -> None:
         raise ValueError("an empty buffer receives nothing")
 
 
-def _bytes_of(value: BytesLike, what: str) -> bytes:
-    # By way of a view, for bytes() makes them of numbers as well.
+def view_of(value: Any, what: str, more: str = "") -> memoryview:
+    """The bytes of `value`; TypeError where it has none, with what is to be said of it besides."""
     try:
-        return bytes(memoryview(value))
+        return memoryview(value)
     except TypeError:
-        more = ": encode() it" if isinstance(value, str) else ""
+        more = ": encode() it" if isinstance(value, str) else more
         kind = type(value).__name__
         raise TypeError(f"{what} must be bytes-like, not {kind}{more}") from None
 
@@ -308,8 +325,9 @@ def sendfile_argument(
     """
     if type(file) is not int and isinstance(file, (str, bytes, os.PathLike)):
         raise TypeError(f"{file!r} is not an open file: open() it first")
-    prefix = prefix if type(prefix) is bytes else _bytes_of(prefix, "prefix")
-    suffix = suffix if type(suffix) is bytes else _bytes_of(suffix, "suffix")
+    # By way of a view, for bytes() makes them of numbers as well.
+    prefix = prefix if type(prefix) is bytes else bytes(view_of(prefix, "prefix"))
+    suffix = suffix if type(suffix) is bytes else bytes(view_of(suffix, "suffix"))
     if len(prefix) + len(suffix) > SENDFILE_EXTRA:
         raise ValueError(f"prefix and suffix are more than {SENDFILE_EXTRA} bytes together")
     if length is None:

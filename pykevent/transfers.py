@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pykevent.abi import NAIO_MAX, REQUEST, EventFlags, EventType, NaioEvents
 from pykevent.errors import transfer_error
 from pykevent.events import Event
-from pykevent.requests import FileLike, check_length, descriptor_of, naio_event
+from pykevent.requests import FileLike, check_length, naio_event, socket_of, view_of
 
 if TYPE_CHECKING:
     from pykevent.queue import Queue
@@ -76,7 +76,11 @@ class Exported:
     def __init__(self, source: Any, *, writable: bool) -> None:
         """BufferError where it is not contiguous, or read-only; TypeError if it has no memory."""
         self.source = source
-        self._view = memoryview(source)
+        self._view = (
+            view_of(source, "buffer", ": recv() takes a length")
+            if writable
+            else view_of(source, "data")
+        )
         buffer = _Buffer()
         try:
             _obtain(source, ctypes.byref(buffer), _WRITABLE if writable else _SIMPLE)
@@ -166,7 +170,7 @@ class Transfer:
         bytes had been, `error` is ECANCELED unless it had ended before.  No event comes, unless
         another thread's wait was being handed it at this moment: then both say the same.  False:
         its event was delivered; where another thread's wait has it, the handle is `done` in a
-        moment.
+        moment, unless that is a wait of another queue object (`Queue.fromfd`).
         """
         return self._queue._cancel(self)
 
@@ -212,7 +216,7 @@ class Transfer:
             address, length = memory.address, memory.length
         if not 0 < length <= NAIO_MAX:
             check_length(self.kind, length)
-        fd = descriptor_of(self._fileobj)
+        fd = socket_of(self._fileobj)
         kind, flags = self.kind, self._flags
         try:
             return REQUEST.pack(

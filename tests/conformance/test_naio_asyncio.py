@@ -132,6 +132,35 @@ def test_a_task_that_is_cancelled_cancels_its_transfer(
     assert near.recv(10) == b"hello"
 
 
+def test_a_multishot_with_dispatch_waits_for_who_uses_its_bytes(
+    queue: Queue, tcp: Pair, runner: asyncio.Runner
+) -> None:
+    near, far = tcp
+    content, buffer = os.urandom(1000), bytearray(7)
+
+    async def hear() -> bytes:
+        ends = Transfers(queue)
+        transfer = queue.recv_into(near, buffer, multishot=True, dispatch=True)
+        heard = b""
+        while moved := await ends.end(transfer):
+            await asyncio.sleep(0)  # the loop looks at the queue meanwhile
+            heard += buffer[:moved]
+            if not transfer.done:
+                transfer.resume()
+        return heard
+
+    async def both() -> bytes:
+        task = asyncio.create_task(hear())
+        for begin in range(0, len(content), 100):
+            far.send(content[begin : begin + 100])
+            await asyncio.sleep(0)
+        far.close()
+        return await asyncio.wait_for(task, DEADLINE)
+
+    with runner:
+        assert runner.run(both()) == content
+
+
 def test_an_error_of_a_transfer_is_raised_where_it_is_awaited(
     queue: Queue, tcp: Pair, runner: asyncio.Runner
 ) -> None:

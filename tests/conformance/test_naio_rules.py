@@ -439,7 +439,9 @@ def test_what_is_refused_is_told_with_a_way_out(
             r"UNIX streams send; .*call send\(\)": lambda: queue.send(ends[0], b"x"),
             "files go by streams alone": lambda: queue.sendfile(ends[0], file),
             "makes up, as in /proc": lambda: queue.sendfile(near, made_up),
-            r"for sockets; watch this with register\(\)": lambda: queue.recv(pipe[0], 1),
+            r"for sockets; register\(\) watches what else can be polled": lambda: queue.recv(
+                pipe[0], 1
+            ),
             "exactly one of RECV, SEND and SENDFILE": lambda: queue.add(
                 pykevent.naio_event(1, RECV | SEND, near, address, 10)
             ),

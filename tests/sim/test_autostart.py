@@ -81,18 +81,27 @@ def test_open_starts_one_for_the_process_tree_and_says_so_once(place: Path) -> N
     assert list(place.iterdir()) == []
 
 
-def test_the_readme_program_runs_as_it_stands_without_a_device(place: Path) -> None:
-    text = (TREE / "README.md").read_text()
-    program = text.partition("## From Python")[2].partition("```python\n")[2].partition("```")[0]
+def readme_program(number: int, place: Path) -> list[str]:
+    """What that program of the README prints."""
+    text = (TREE / "README.md").read_text().partition("## From Python")[2].partition("\n## ")[0]
+    program = text.split("```python\n")[number].partition("```")[0]
     assert "pykevent.open()" in program
     done = run(program, place)
     assert done.returncode == 0, done.stderr
     (folder,) = STARTED.findall(done.stderr)
     gone(Path(folder))
-    posting, timer = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_the_readme_program_runs_as_it_stands_without_a_device(place: Path) -> None:
+    posting, timer = readme_program(1, place)
     assert "type=<EventType.USER: 5>" in posting
     assert "data=42" in posting
     assert "type=<EventType.TIMER: 4>" in timer
+
+
+def test_the_transfer_of_the_readme_moves_what_it_says(place: Path) -> None:
+    assert readme_program(2, place) == ["5 b'hello'"]
 
 
 def test_one_whose_only_user_is_killed_ends_too(place: Path) -> None:

@@ -336,6 +336,8 @@ def test_complaints_of_one_in_the_background_are_in_its_log(place: Path) -> None
                 queue.add(pykevent.poll_event(near, 1))
             with pytest.raises(PermissionError, match="the simulator may not look at this process"):
                 queue.add(pykevent.inode_event(os.open("/", os.O_RDONLY), 1))
+            with pytest.raises(PermissionError, match="the simulator may not look at this process"):
+                queue.recv(near, 1)
             with pytest.raises(PermissionError, match="if you may read it yourself, the simulator"):
                 queue.add_path("/", 1, 1)
             # One that only has the descriptor is told the same.

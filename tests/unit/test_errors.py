@@ -16,7 +16,7 @@ import pykevent
 from pykevent import EventType, Queue, abi, errors
 
 LOOK = "the simulator may not look at this process"
-DESCRIPTORS = (EventType.SOCKET, EventType.POLL, EventType.INODE)
+DESCRIPTORS = (EventType.SOCKET, EventType.POLL, EventType.INODE, EventType.NAIO)
 
 
 @pytest.mark.parametrize("kind", DESCRIPTORS)

@@ -10,6 +10,8 @@ import io
 import mmap
 import os
 import signal
+import socket
+import ssl
 import sys
 import tempfile
 import weakref
@@ -429,8 +431,45 @@ def test_what_cannot_be_written_to_is_not_received_into(queue: Queue) -> None:
     for source in (b"constant", memoryview(bytearray(1)).toreadonly()):
         with pytest.raises(BufferError, match=f"{type(source).__name__} is read-only: use a byte"):
             queue.recv_into(5, source)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"must be bytes-like, not int: recv\(\) takes a length"):
+        queue.recv_into(5, 4096)
+
+
+def test_what_has_no_bytes_is_not_sent(queue: Queue) -> None:
+    with pytest.raises(TypeError, match=r"data must be bytes-like, not str: encode\(\) it"):
         queue.send(5, "no bytes")
+    with pytest.raises(TypeError, match=r"data must be bytes-like, not int$"):
+        queue.send(5, 4096)
+
+
+def test_a_socket_that_encrypts_is_refused(device: FakeDevice, queue: Queue) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    near, far = socket.socketpair()
+    buffer = bytearray(10)
+    with far, context.wrap_socket(near, do_handshake_on_connect=False) as tls:
+        for ask in (
+            lambda: queue.recv_into(tls, buffer),
+            lambda: queue.send(tls, b"secret"),
+            lambda: queue.sendfile(tls, 7),
+            lambda: pykevent.naio_event(1, NaioEvents.SEND, tls, 0, 1),
+        ):
+            with pytest.raises(TypeError, match=r"SSLSocket: call its recv\(\) and send\(\)"):
+                ask()
+    assert not held(buffer)
+    assert device.kevents == {}
+
+
+def test_a_number_that_no_descriptor_has_is_refused(queue: Queue) -> None:
+    with pytest.raises(ValueError, match=r"fileobj must be from 0 to 2\*\*31 - 1"):
+        queue.send(2**33, b"x")
+
+
+def test_who_would_cancel_a_transfer_otherwise_is_told_how(queue: Queue) -> None:
+    transfer = queue.recv(5, 10)
+    for named in (transfer, 5.5):
+        with pytest.raises(TypeError, match=r"by an int, .*: call Transfer\.cancel\(\)"):
+            queue.remove(EventType.NAIO, named)  # type: ignore[arg-type]
 
 
 def test_what_the_device_would_refuse_is_refused_in_a_sentence_and_holds_nothing(
@@ -479,7 +518,12 @@ def test_only_a_receive_has_received_something(device: FakeDevice, queue: Queue)
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(errno.ENOMEM, "ulimit -l"), (errno.EFAULT, "has to be writable"), (errno.EPIPE, "Broken")],
+    [
+        (errno.ENOMEM, "ulimit -l"),
+        (errno.EFAULT, "has to be writable"),
+        (errno.EOPNOTSUPP, "not TCP with a protocol on top"),
+        (errno.EPIPE, "Broken"),
+    ],
 )
 def test_the_result_says_what_can_be_done(
     device: FakeDevice, queue: Queue, error: int, said: str
@@ -504,7 +548,7 @@ def test_a_refusal_speaks_of_what_was_asked_for(device: FakeDevice, queue: Queue
         (errno.EBADF, lambda: queue.sendfile(5, 7), "the file is not open, or not for", "buffer"),
         (errno.EINVAL, lambda: queue.send(5, b"x"), "more than 0x7ffff000 bytes", "regular"),
         (errno.EINVAL, lambda: queue.sendfile(5, 7), "a regular one", "0x7ffff000"),
-        (errno.ENOTSOCK, lambda: queue.recv(5, 1), r"for sockets; watch this with reg", "poll_"),
+        (errno.ENOTSOCK, lambda: queue.recv(5, 1), r"for sockets; register\(\) w", "poll_"),
         (errno.EOPNOTSUPP, lambda: queue.recv(5, 1), "UNIX sockets receive", "left out"),
         (errno.EOPNOTSUPP, lambda: queue.send(5, b"x"), r"datagrams, call send\(\)", "left out"),
         (errno.EOPNOTSUPP, lambda: queue.sendfile(5, 7), "read and send them", "left out"),
