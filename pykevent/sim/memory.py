@@ -288,8 +288,10 @@ class Memories:
 
 def _room(pid: int) -> tuple[float, float]:
     """How many pages a process may have pinned, besides those that others did; and its user."""
-    most, _ = limits_of(pid, "Max locked memory")
-    return most // PAGE - _pinned(pid), most // PAGE
+    limit, _ = limits_of(pid, "Max locked memory")
+    # What is unlimited is no number once it was divided so.
+    most = limit if limit == math.inf else limit // PAGE
+    return most - _pinned(pid), most
 
 
 def _program(pid: int) -> bytes:

@@ -109,7 +109,7 @@ def receive_packet(sock: socket.socket, space: Space, address: int, size: int) -
     if _looking_moves(sock):
         if _room(sock, space, address, size) < most:
             raise RefusedError(errno.EFAULT)
-        taken, _, cut = _packet(sock, size, _NOW)
+        taken, _, cut = _packet(sock, min(size, max(available(sock), most)), _NOW)
         _write_all(space, address, taken)
         return len(taken), cut
     seen, length, _ = _packet(sock, most, _PEEK | socket.MSG_TRUNC)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -1041,3 +1042,40 @@ def test_busy_sockets_are_all_given_a_turn(queue: Queue, stack: ExitStack) -> No
         far.send(bytes(count))
     events = soon(queue, len(pairs) * count)
     assert sorted(cookies(events)) == sorted(list(range(count)) * len(pairs))
+
+
+def test_who_may_lock_any_memory_may_have_any_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "limits_of", lambda *_: (float("inf"), float("inf")))
+    monkeypatch.setattr(memory, "has_capability", lambda *_: False)
+    system = System(Limits())
+    queue = system.queues[system.open(os.getuid())]
+    process = client.Client(system.clients, os.getpid(), os.getuid(), os.getgid()).process
+    pages = 1 << 20
+    held = system.memories.charge(queue.account, process, os.getpid(), pages)
+    system.memories.uncharge(queue.account, held, pages)
+    queue.release()
+
+
+def test_a_packet_takes_no_more_memory_than_it_has_bytes() -> None:
+    class Nowhere:
+        """Memory of somebody else, as much as they like."""
+
+        def read(self, address: int, size: int) -> bytes:
+            return bytes(size)
+
+        def write(self, address: int, data: bytes) -> int:
+            return len(data)
+
+    so_peek_off = 42
+    near, far = socket.socketpair(type=socket.SOCK_DGRAM)
+    with near, far:
+        near.setsockopt(socket.SOL_SOCKET, so_peek_off, 0)
+        far.send(b"hello")
+        tracemalloc.start()
+        try:
+            space = cast(memory.Space, Nowhere())
+            assert moving.receive_packet(near, space, 0, abi.NAIO_MAX) == (5, False)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 1 << 20
