@@ -847,7 +847,8 @@ static int kevent_sendfile_get(struct kevent_sendfile *req,
  */
 static bool kevent_file_is_made_up(const struct file *file)
 {
-	const struct super_block *sb = file_inode(file)->i_sb;
+	/* an overlay of such shows it */
+	const struct super_block *sb = d_real_inode(file->f_path.dentry)->i_sb;
 
 	switch (sb->s_magic) {
 	case CGROUP_SUPER_MAGIC:

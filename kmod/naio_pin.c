@@ -64,12 +64,22 @@ static int kevent_pin_others(struct mm_struct *mm, unsigned long start,
 	return nr;
 }
 
+/* One that is written back to a file, which who lets go of it would wait for. */
+static bool kevent_page_of_file(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+
+	return !folio_test_swapbacked(folio) && !folio_test_hugetlb(folio) &&
+	       folio_mapping(folio);
+}
+
 /* Pins up to a batch of pages from @start on: how many, or -errno. */
 static int kevent_pin_batch(struct kevent_pin *pin, unsigned long start,
 			    unsigned long pages)
 {
 	unsigned int flags = FOLL_LONGTERM | (pin->dirty ? FOLL_WRITE : 0);
 	struct page *page[KEVENT_PIN_BATCH];
+	bool files = false;
 	int i, nr;
 
 	if (fatal_signal_pending(current))
@@ -81,9 +91,12 @@ static int kevent_pin_batch(struct kevent_pin *pin, unsigned long start,
 		nr = kevent_pin_others(pin->mm, start, pages, page);
 	if (!nr)
 		return -EFAULT;
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < nr; i++) {
+		files |= kevent_page_of_file(page[i]);
 		bvec_set_page(&pin->bvec[pin->nr++], page[i], PAGE_SIZE, 0);
-	return nr;
+	}
+	/* of what is pinned for long newer kernels say so themselves */
+	return files && pin->dirty && pin->account ? -EFAULT : nr;
 }
 
 static unsigned long kevent_pin_pages(unsigned long start, size_t length)
@@ -121,6 +134,8 @@ static int kevent_pin_all(struct kevent_pin *pin, unsigned long start,
 	return 0;
 
 unpin:
+	/* nothing was written to them */
+	pin->dirty = false;
 	kevent_unpin(pin);
 	return ret;
 }

@@ -351,6 +351,34 @@ def test_who_asks_pays_for_what_is_read_from_the_disk(
         run("umount", group)
 
 
+def test_what_the_kernel_makes_up_is_refused_below_an_overlay_too(
+    queue: Queue, new_pair: Callable[[], Pair], tmp_path: Path
+) -> None:
+    have("overlay")
+    group, other, whole = (tmp_path / name for name in ("cgroup", "other", "whole"))
+    for place in (group, other, whole):
+        place.mkdir()
+    (other / "file").write_bytes(b"of a disk, or of memory")
+    near, far = new_pair()
+    run("mount", "-t", "cgroup2", "none", group)
+    try:
+        run("mount", "-t", "overlay", "none", whole, "-o", f"lowerdir={group}:{other}")
+        try:
+            for place in (group, whole):
+                with (place / "cgroup.procs").open("rb") as file:
+                    with pytest.raises(OSError, match="makes up, as in /proc") as caught:
+                        queue.sendfile(near, file)
+                    assert caught.value.errno == errno.EINVAL
+            with (whole / "file").open("rb") as file:
+                queue.sendfile(near, file)
+                assert one(queue).data == 23
+            assert far.recv(100) == b"of a disk, or of memory"
+        finally:
+            unmount(whole)
+    finally:
+        run("umount", group)
+
+
 # In user space
 
 
