@@ -68,10 +68,16 @@ static u32 kevent_pinned;
 
 static struct workqueue_struct *kevent_close_works;
 
-/* How many may be on their way: fewer than threads, so that none waits for others. */
+/*
+ * How many may be on their way: fewer than threads of each CPU, so that none waits
+ * for others.  (What is bound to no CPU shares its threads out to the nodes.)
+ */
 #define KEVENT_LASTS		WQ_DFL_ACTIVE
 
-/* The last reference to a file, on its way; @account pays for it until then. */
+/*
+ * The last reference to a file, on its way; @account pays for it until then.  Without
+ * a file: whatever was let go of by threads of the kernel.
+ */
 struct kevent_last {
 	struct work_struct work;
 	struct file *file;
@@ -113,8 +119,12 @@ static void kevent_last_work(struct work_struct *work)
 {
 	struct kevent_last *last = container_of(work, struct kevent_last, work);
 
-	kevent_last_hurry(last->file);
-	__fput_sync(last->file);
+	if (last->file) {
+		kevent_last_hurry(last->file);
+		__fput_sync(last->file);
+	} else {
+		flush_delayed_fput();
+	}
 	if (last->account) {
 		kevent_uncharge_pin(last->account);
 		kevent_account_put(last->account);
@@ -126,15 +136,27 @@ static void kevent_last_work(struct work_struct *work)
 	kevent_last_put(last);
 }
 
-/* NULL where there are too many, or no memory. */
-static struct kevent_last *kevent_last_alloc(void)
+/* On its way, with a second reference for the caller; NULL: too many, or no memory. */
+static struct kevent_last *kevent_last_start(struct file *file,
+					     struct kevent_account *account)
 {
 	struct kevent_last *last = NULL;
 
 	if (atomic_inc_return(&kevent_lasts) <= KEVENT_LASTS)
 		last = kmalloc(sizeof(*last), GFP_KERNEL | __GFP_NOWARN);
-	if (!last)
+	if (!last) {
 		atomic_dec(&kevent_lasts);
+		return NULL;
+	}
+	__module_get(THIS_MODULE);
+	INIT_WORK(&last->work, kevent_last_work);
+	init_completion(&last->closed);
+	refcount_set(&last->refs, 2);
+	last->file = file;
+	last->account = account;
+	if (account)
+		kevent_account_hold(account);
+	queue_work(kevent_close_works, &last->work);
 	return last;
 }
 
@@ -152,31 +174,41 @@ static struct kevent_last *kevent_last_alloc(void)
  * MAX_SCHEDULE_TIMEOUT is as if the caller had closed it.
  *
  * A close that does not end keeps the module in use, and the kernel's own way is
- * taken where there are many such.
+ * taken where there are many such; a thread of the kernel's closes it itself then,
+ * for its own way would keep waiting all that such threads close.
  */
 void kevent_put_last_file(struct file *file, struct kevent_account *account,
 			  long patience)
 {
-	struct kevent_last *last = kevent_last_alloc();
+	struct kevent_last *last = kevent_last_start(file, account);
+	bool thread = current->flags & PF_KTHREAD;
 
 	if (!last) {
-		fput(file);
+		if (thread)
+			__fput_sync(file);
+		else
+			fput(file);
 		if (account)
 			kevent_uncharge_pin(account);
 		return;
 	}
-	__module_get(THIS_MODULE);
-	INIT_WORK(&last->work, kevent_last_work);
-	init_completion(&last->closed);
-	refcount_set(&last->refs, 2);
-	last->file = file;
-	last->account = account;
-	if (account)
-		kevent_account_hold(account);
-	queue_work(kevent_close_works, &last->work);
-	if (patience && !(current->flags & PF_KTHREAD))
+	if (patience && !thread)
 		wait_for_completion_killable_timeout(&last->closed, patience);
 	kevent_last_put(last);
+}
+
+/**
+ * kevent_put_others_files - have closed what others have just let go of
+ *
+ * For a thread of the kernel's whose call of a socket may have done so: all that
+ * such threads close waits for one another, and this may not end.
+ */
+void kevent_put_others_files(void)
+{
+	struct kevent_last *last = kevent_last_start(NULL, NULL);
+
+	if (last)
+		kevent_last_put(last);
 }
 
 /**
@@ -574,8 +606,8 @@ int kevent_close_init(void)
 		return -ENOMEM;
 	for (i = 0; i < 1 << KEVENT_CLOSE_BITS; i++)
 		spin_lock_init(&kevent_close_table[i].lock);
-	kevent_close_works = alloc_workqueue("kevent_close", WQ_UNBOUND,
-					     WQ_MAX_ACTIVE);
+	kevent_close_works = alloc_workqueue("kevent_close", KEVENT_WQ_PERCPU |
+					     WQ_CPU_INTENSIVE, WQ_MAX_ACTIVE);
 	if (!kevent_close_works)
 		goto table;
 	kevent_mark_cache = KMEM_CACHE(kevent_mark, SLAB_ACCOUNT);

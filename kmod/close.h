@@ -37,6 +37,7 @@ void kevent_mark_died(void);
 void kevent_marks_wait(void);
 void kevent_put_last_file(struct file *file, struct kevent_account *account,
 			  long patience);
+void kevent_put_others_files(void);
 void kevent_put_pin(struct file *file, struct kevent_account *account,
 		    long patience);
 u32 kevent_file_kind(struct file *file);

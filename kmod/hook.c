@@ -466,8 +466,10 @@ void kevent_file_release(struct kevent *k)
 		next = hook->next;
 		kfree(hook);
 	}
+	/* what was claimed may be let go of by a poll; see kevent_put_last_file() */
 	if (kf->attach == KEVENT_ATTACH_PIN)
 		kevent_put_pin(kf->close.file, k->user->account,
+			       k->state & KEVENT_ORPHAN ? 0 :
 			       KEVENT_CLOSE_PATIENCE);
 	if (kf->inode)
 		iput(kf->inode);
