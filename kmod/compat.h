@@ -143,6 +143,15 @@ static inline long kevent_unix_readable(struct sock *sk)
 #endif
 }
 
+/* Work queues that belong to CPUs say so lately, and the kernel's have other names. */
+#ifdef KEVENT_PROBE_WQ_PERCPU
+#define KEVENT_WQ_PERCPU	WQ_PERCPU
+#define KEVENT_UNBOUND_WQ	system_dfl_wq
+#else
+#define KEVENT_WQ_PERCPU	0
+#define KEVENT_UNBOUND_WQ	system_unbound_wq
+#endif
+
 /* Whether a UNIX socket is in a message that nobody has received yet. */
 static inline bool kevent_unix_in_flight(struct sock *sk)
 {

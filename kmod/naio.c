@@ -192,6 +192,10 @@ static int kevent_naio_move(struct kevent_naio *t, struct socket *sock,
 		ret = sock_sendmsg(sock, msg);
 	} else {
 		ret = sock_recvmsg(sock, msg, MSG_DONTWAIT);
+		/* the descriptors that were in it, say */
+		if (t->flies && (msg->msg_flags & MSG_CTRUNC) &&
+		    (current->flags & PF_KTHREAD))
+			kevent_put_others_files();
 	}
 	ret = kevent_naio_meaning(ret);
 	if (ret == -EAGAIN || ret == -EINTR)
@@ -352,6 +356,8 @@ void kevent_naio_call(struct kevent_naio *t)
 	/* a multishot ends also while it is disabled */
 	if (unlikely(READ_ONCE(t->lane->end->closed)))
 		t->kevent.state &= ~KEVENT_ASLEEP;
+	/* there is more than an event has told, which may still wait for room */
+	t->drained = false;
 	wake = kevent_ready_locked(&t->kevent);
 	spin_unlock(&user->lock);
 	/* as kevent_wake_pollers() does: nearly always there is none */
@@ -392,6 +398,9 @@ static bool kevent_naio_holds(struct kevent_naio *t, struct file *file)
 	struct sock *sk = sock_from_file(file)->sk;
 	__poll_t mask = EPOLLHUP;
 
+	/* there is an error, of which a poll says nothing */
+	if (READ_ONCE(sk->sk_state) == TCP_LISTEN)
+		return true;
 	if (kevent_naio_sends(t)) {
 		mask |= EPOLLOUT;
 		/* not all say so */
@@ -496,7 +505,7 @@ static int kevent_naio_enqueue(struct kevent *k,
 		goto put;
 	t->stream = sock_from_file(file)->sk->sk_type == SOCK_STREAM;
 	if (sock_from_file(file)->sk->sk_family == AF_UNIX) {
-		t->flies = !send && t->stream;
+		t->flies = !send;
 		t->pid = send ? get_task_pid(current, PIDTYPE_TGID) : NULL;
 	}
 	t->left = length;
@@ -509,7 +518,8 @@ static int kevent_naio_enqueue(struct kevent *k,
 	if (!ret)
 		ret = kevent_naio_start(t, file, req->param[0]);
 put:
-	kevent_put_file(file, MAX_SCHEDULE_TIMEOUT);
+	/* the queue's mutex is held, so not for as long as a close may take */
+	kevent_put_file(file, KEVENT_CLOSE_PATIENCE);
 	return ret;
 }
 
@@ -533,7 +543,7 @@ static int kevent_naio_recheck(const struct kevent_naio *t,
 		return -EBADF;
 	if (file_inode(file) != t->lane->end->inode)
 		ret = -EINVAL;
-	kevent_put_file(file, MAX_SCHEDULE_TIMEOUT);
+	kevent_put_file(file, KEVENT_CLOSE_PATIENCE);
 	return ret;
 }
 

@@ -44,6 +44,8 @@ enum kevent_lane_nr {
  * @eager:	so many calls start the work themselves
  * @called_node: in the list of lanes that a moment later are looked at
  * @flight_node: in the list of those whose socket was in flight
+ * @flight_wait: how many times that list is gone through until it is kicked again
+ * @flight_left: how many of these are left; it is written in the list, or to be
  * @work:	moves the first one, and those behind it
  * @works:	how many times that is queued or runs
  */
@@ -57,6 +59,8 @@ struct kevent_lane {
 	unsigned int eager;
 	struct list_head called_node;
 	struct list_head flight_node;
+	unsigned int flight_wait;
+	unsigned int flight_left;
 	struct work_struct work;
 	atomic_t works;
 };
@@ -128,7 +132,7 @@ struct kevent_pin {
  * @held:	not to be moved, and somebody waits until it is not
  * @multishot:	a row of transfers; constant
  * @stream:	the socket's bytes are no messages; constant
- * @flies:	a receive by a UNIX stream, not to be moved while that is in flight;
+ * @flies:	a receive by a UNIX socket, not to be moved while that is in flight;
  *		constant
  * @pid:	of a send by a UNIX socket, held: the process that sends; constant
  * @mm:		of a multishot, held: the process whose memory is meant

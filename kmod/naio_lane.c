@@ -13,7 +13,7 @@
  *	started by the calls themselves, for a while.
  * So where somebody waits anyway no other thread has to run, and where nobody
  * does a transfer ends all the same.  A multishot is moved by a WAIT alone.  A
- * UNIX stream that is in flight itself is not received from: its lane is kicked
+ * UNIX socket that is in flight itself is not received from: its lane is kicked
  * now and then, until it has arrived.
  *
  * Whoever wants a transfer gone while it is current marks it cancelled, and waits
@@ -44,8 +44,12 @@
 /* Works of one user that run at once. */
 #define KEVENT_LANE_WORKS	8
 
-/* Jiffies until a socket that is in flight is looked at again: it will not call. */
+/*
+ * Jiffies until a socket that is in flight is looked at again: it will not call.  Each
+ * time twice as many of these pass, up to so many.
+ */
 #define KEVENT_LANE_FLIGHT	(HZ / 20)
+#define KEVENT_LANE_FLIGHTS	31
 
 /* Jiffies from a call until the sweep; and how many calls do without, after one. */
 #define KEVENT_LANE_PATIENCE	1
@@ -119,8 +123,14 @@ void kevent_lane_defer(struct kevent_lane *lane)
 /* Tells the queue of the first transfer that it can be moved. */
 static void kevent_lane_call_locked(struct kevent_lane *lane)
 {
-	struct kevent_naio *t = kevent_lane_first_locked(lane);
+	struct kevent_naio *t;
 
+	t = list_first_entry_or_null(&lane->queue, struct kevent_naio, node);
+	/* it keeps nobody waiting, but has the close to tell */
+	if (t && unlikely(READ_ONCE(t->pending)) &&
+	    READ_ONCE(lane->end->closed))
+		kevent_naio_call(t);
+	t = kevent_lane_first_locked(lane);
 	/* who prepares it looks at the socket afterwards */
 	if (!t || !t->prepared)
 		return;
@@ -183,6 +193,19 @@ bool kevent_lane_has_turn(struct kevent_naio *t)
 	return first;
 }
 
+/* Not before so many times of the others' have passed, if it is not listed yet. */
+static void kevent_lane_fly_locked(struct kevent_lane *lane, unsigned int left)
+{
+	spin_lock(&kevent_called_lock);
+	if (list_empty(&lane->flight_node)) {
+		list_add_tail(&lane->flight_node, &kevent_flights);
+		lane->flight_left = left;
+	}
+	spin_unlock(&kevent_called_lock);
+	queue_delayed_work(KEVENT_UNBOUND_WQ, &kevent_land_work,
+			   KEVENT_LANE_FLIGHT);
+}
+
 /**
  * kevent_lane_flies - whether a transfer has to wait for its socket to arrive
  * @t:		the transfer; the socket's file is held by the caller
@@ -198,14 +221,32 @@ bool kevent_lane_flies(struct kevent_naio *t)
 {
 	struct kevent_lane *lane = t->lane;
 
-	if (!t->flies || !kevent_unix_in_flight(SOCKET_I(lane->end->inode)->sk))
+	if (!t->flies)
 		return false;
-	spin_lock_irq(&kevent_called_lock);
-	if (list_empty(&lane->flight_node))
-		list_add_tail(&lane->flight_node, &kevent_flights);
-	spin_unlock_irq(&kevent_called_lock);
-	schedule_delayed_work(&kevent_land_work, KEVENT_LANE_FLIGHT);
+	if (!kevent_unix_in_flight(SOCKET_I(lane->end->inode)->sk)) {
+		WRITE_ONCE(lane->flight_wait, 0);
+		return false;
+	}
+	spin_lock_irq(&lane->lock);
+	kevent_lane_fly_locked(lane, READ_ONCE(lane->flight_wait));
+	spin_unlock_irq(&lane->lock);
 	return true;
+}
+
+/* Most are only counted; one that is gone but for its memory has no transfers. */
+static void kevent_land_one(struct kevent_lane *lane)
+{
+	unsigned int wait;
+
+	spin_lock_irq(&lane->lock);
+	if (lane->flight_left && !list_empty(&lane->queue)) {
+		kevent_lane_fly_locked(lane, lane->flight_left - 1);
+	} else {
+		wait = 2 * READ_ONCE(lane->flight_wait) + 1;
+		WRITE_ONCE(lane->flight_wait, min(wait, KEVENT_LANE_FLIGHTS));
+		kevent_lane_kick_locked(lane);
+	}
+	spin_unlock_irq(&lane->lock);
 }
 
 static void kevent_sweep_one(struct kevent_lane *lane)
@@ -259,7 +300,7 @@ static void kevent_land(struct work_struct *work)
 {
 	kevent_lanes_take(&kevent_flights,
 			  offsetof(struct kevent_lane, flight_node),
-			  kevent_lane_kick);
+			  kevent_land_one);
 }
 
 /*

@@ -159,6 +159,8 @@ class MultishotKevent(Transfer):
         with user.lock:
             if closed:
                 self.state &= ~ASLEEP
+            # There is more than an event has told, which may still wait for room.
+            self._drained = False
             wake = user.ready_locked(self)
         if wake:
             user.poked()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import pykevent
-from pykevent import EventFlags, EventType, Flags, NaioEvents, Queue
+from pykevent import EventFlags, EventType, Flags, InodeEvents, NaioEvents, Queue
 from pykevent.transfers import Exported
 
 from . import raw
@@ -508,6 +508,20 @@ def test_only_the_first_multishot_of_a_socket_is_ready(queue: Queue, tcp: Pair) 
     assert one(queue).ident == second.ident
 
 
+@pytest.mark.parametrize(
+    ("family", "error"), [(socket.AF_INET, errno.ENOTCONN), (socket.AF_UNIX, errno.EINVAL)]
+)
+def test_one_of_a_listening_socket_ends_at_once(
+    queue: Queue, tmp_path: Path, family: int, error: int
+) -> None:
+    with socket.socket(family) as server:
+        server.bind(("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "name"))
+        server.listen()
+        queue.recv_into(server, bytearray(10), multishot=True)
+        event = one(queue)
+        assert (event.error, event.last) == (error, True)
+
+
 @pytest.mark.parametrize("multishot", [True, False])
 def test_what_is_in_the_error_queue_makes_nothing_ready(queue: Queue, multishot: bool) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -540,3 +554,65 @@ def test_what_comes_while_the_socket_is_in_a_message_is_received_when_it_has_arr
         _, (arrived,), *_ = socket.recv_fds(there, 1, 1)
         os.close(arrived)
         assert [event.data for event in events or soon(queue)] == [5]
+
+
+def multishot_event(near: socket.socket, memory: Exported, flags: int = 0) -> pykevent.Request:
+    """A multishot of that socket, by number."""
+    return pykevent.naio_event(1, RECV, near, memory.address, memory.length, MULTISHOT | flags)
+
+
+@pytest.fixture
+def untold(queue: Queue, ends: Pair, tmp_path: Path) -> Exported:
+    """The memory of a multishot of one end, whose WAIT had no room left to tell of 5 bytes."""
+    near, far = ends
+    memory = Exported(bytearray(10), writable=True)
+    queue.add(multishot_event(near, memory))
+    assert now(queue) == []
+    queue.add_path(tmp_path, InodeEvents.CREATE, ident=2)
+    (tmp_path / "name").touch()
+    eventually(lambda: queue.info().ready == 1, "the name comes first")
+    far.send(b"first")
+    eventually(lambda: queue.info().ready == 2, "the bytes have come")
+    (event,) = queue.wait(0, max=2)
+    assert event.name == b"name"
+    return memory
+
+
+@pytest.mark.needs("INODE")
+@kinds(ALL)
+def test_what_comes_behind_a_receive_that_had_no_room_is_told(
+    queue: Queue, ends: Pair, untold: Exported
+) -> None:
+    far = ends[1]
+    far.send(b"second")
+    assert (one(queue).data, untold.source[:5]) == (5, b"first")
+    assert (one(queue).data, untold.source[:6]) == (6, b"second")
+    assert now(queue) == []
+
+
+@pytest.mark.needs("INODE")
+@kinds([*STREAMS, "UNIX seqpacket"])
+def test_the_end_behind_a_receive_that_had_no_room_is_told(
+    queue: Queue, ends: Pair, untold: Exported
+) -> None:
+    ends[1].shutdown(socket.SHUT_WR)
+    assert (one(queue).data, untold.source[:5]) == (5, b"first")
+    event = one(queue)
+    assert (event.data, event.error, event.flags) == (0, 0, EventFlags.LAST)
+
+
+@pytest.mark.needs("INODE")
+@pytest.mark.parametrize("disabled", [False, True])
+@kinds(ALL)
+def test_the_close_behind_a_receive_that_had_no_room_is_told(
+    queue: Queue, ends: Pair, untold: Exported, disabled: bool
+) -> None:
+    near = ends[0]
+    if disabled:
+        queue.modify(multishot_event(near, untold, Flags.DISABLED))
+        assert now(queue) == []
+    near.close()
+    assert (one(queue).data, untold.source[:5]) == (5, b"first")
+    event = one(queue)
+    assert (event.data, event.error) == (0, errno.ECANCELED)
+    assert event.flags == EventFlags.LAST | EventFlags.ERROR | EventFlags.BROKEN

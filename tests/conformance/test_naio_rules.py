@@ -436,7 +436,7 @@ def test_what_is_refused_is_told_with_a_way_out(
     near = tcp[0]
     with open("/proc/self/status") as made_up, tempfile.TemporaryFile() as file:
         refusals: dict[str, Callable[[], object]] = {
-            r"UNIX streams send; .*call send\(\)": lambda: queue.send(ends[0], b"x"),
+            r"UNIX streams send, .*call send\(\)": lambda: queue.send(ends[0], b"x"),
             "files go by streams alone": lambda: queue.sendfile(ends[0], file),
             "makes up, as in /proc": lambda: queue.sendfile(near, made_up),
             r"for sockets; register\(\) watches what else can be polled": lambda: queue.recv(

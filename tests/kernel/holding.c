@@ -9,8 +9,10 @@
 #include "lib.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/io_uring.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -288,6 +290,50 @@ static void what_only_messages_hold_is_cleared_away_and_not_received_from(void)
 	check_all_gone();
 }
 
+/* Has the kernel receive a message with @fd, by a thread of its own. */
+static void give_away(int q, int fd)
+{
+	static char buffer[8];
+	int u[2], left = 1;
+
+	unix_pair(u);
+	CHECK_EQ(add_receive(q, (uint64_t)u[0], 0, buffer, u[0]), 0);
+	fly(u[1], fd);
+	while (left) {
+		sched_yield();
+		SYS(ioctl(u[0], FIONREAD, &left));
+	}
+}
+
+/*
+ *	u => tcp	received, and closed, which does not end
+ *	u => pipe
+ */
+static void a_descriptor_in_a_message_that_is_not_closed_keeps_no_other_waiting(void)
+{
+	struct pollfd pfd = { .events = POLLIN };
+	struct keeper keeper;
+	int fd[2], ends[2];
+	int q = queue_open();
+
+	need_root();
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	tcp_pair(fd);
+	SYS(pipe2(ends, O_CLOEXEC));
+	CHECK_EQ(SYS(write(fd[1], "x", 1)), 1);
+	keeper_start(&keeper, fd[0]);
+	give_away(q, fd[0]);
+	give_away(q, ends[1]);
+	pfd.fd = ends[0];
+	CHECK_EQ(SYS(poll(&pfd, 1, PATIENCE / NSEC_PER_MSEC)), 1);
+	CHECK_EQ(pfd.revents, POLLHUP);
+	pfd.fd = fd[1];
+	CHECK_EQ(SYS(poll(&pfd, 1, 0)), 0);
+	keeper_end(&keeper);
+	CHECK_EQ(SYS(poll(&pfd, 1, PATIENCE / NSEC_PER_MSEC)), 1);
+	close(q);
+}
+
 /*
  *	q => pty	until a REMOVE, by a thread that then waits
  */
@@ -338,6 +384,7 @@ static const struct test_case cases[] = {
 	TEST(what_is_in_flight_is_received_from_when_it_has_arrived),
 	LONG_TEST(what_only_messages_hold_is_cleared_away_and_not_received_from,
 		  180),
+	TEST(a_descriptor_in_a_message_that_is_not_closed_keeps_no_other_waiting),
 	TEST(what_a_remove_closes_is_closed_though_the_thread_goes_to_sleep),
 };
 

@@ -173,6 +173,17 @@ void slow_page_come(const struct slow_page *slow);
 /* The copy fails instead: there is a page no more, as far as it can see. */
 void slow_page_fail(const struct slow_page *slow);
 
+/* Keeps the mutex of an epoll, which the close of what that watches takes. */
+struct keeper {
+	int e;
+	struct slow_page page;
+	pthread_t thread;
+};
+
+/* Until the close of @fd, which has something to read, does not end. */
+void keeper_start(struct keeper *k, int fd);
+void keeper_end(struct keeper *k);
+
 /* A WAIT that gets stuck writing its result. */
 struct slow_wait {
 	int q;

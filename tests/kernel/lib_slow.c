@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Memory that comes when the test lets it, by userfaultfd, and a WAIT that is
- * stuck there with its result.
+ * Memory that comes when the test lets it, by userfaultfd, and who is stuck there
+ * with their result: a WAIT, or an epoll_wait that keeps what a close takes.
  */
 #include "lib.h"
 
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -55,6 +56,33 @@ void slow_page_fail(const struct slow_page *slow)
 
 	SYS(mprotect(slow->at, PAGE, PROT_NONE));
 	SYS(ioctl(slow->uffd, UFFDIO_WAKE, &range));
+}
+
+static void *keep(void *arg)
+{
+	struct keeper *k = arg;
+
+	CHECK_EQ(SYS(epoll_wait(k->e, (struct epoll_event *)k->page.at, 1, -1)),
+		 1);
+	return NULL;
+}
+
+void keeper_start(struct keeper *k, int fd)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	slow_page_new(&k->page);
+	k->e = (int)SYS(epoll_create1(EPOLL_CLOEXEC));
+	SYS(epoll_ctl(k->e, EPOLL_CTL_ADD, fd, &ev));
+	k->thread = thread_start(keep, k);
+	slow_page_wait(&k->page);
+}
+
+void keeper_end(struct keeper *k)
+{
+	slow_page_come(&k->page);
+	thread_join(k->thread);
+	close(k->e);
 }
 
 void slow_wait_prepare(struct slow_wait *s, uint32_t max)

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -299,21 +298,6 @@ static void the_module_goes_away_from_sockets_that_had_transfers(void)
 	with_module_back(unload_after_transfers, NULL);
 }
 
-/* Keeps the mutex of an epoll, which the close of whatever it watches takes. */
-struct keeper {
-	int e;
-	struct slow_page page;
-};
-
-static void *keep_epoll(void *arg)
-{
-	struct keeper *k = arg;
-
-	CHECK_EQ(SYS(epoll_wait(k->e, (struct epoll_event *)k->page.at, 1, -1)),
-		 1);
-	return NULL;
-}
-
 static void *wait_for_byte(void *arg)
 {
 	struct kevent_event ev;
@@ -330,26 +314,21 @@ static void *wait_for_byte(void *arg)
  */
 static void unload_under_a_close(void *arg)
 {
-	struct epoll_event ev = { .events = EPOLLIN };
 	struct pollfd pfd = { .events = POLLIN };
-	pthread_t keeper, waiter;
+	struct keeper keeper;
 	struct slow_page page;
 	int q = queue_open();
-	struct keeper k;
+	pthread_t waiter;
 	int fd[2];
 
 	(void)arg;
 	need_root();
 	slow_page_new(&page);
-	slow_page_new(&k.page);
 	tcp_pair(fd);
-	k.e = (int)SYS(epoll_create1(EPOLL_CLOEXEC));
-	SYS(epoll_ctl(k.e, EPOLL_CTL_ADD, fd[0], &ev));
 	CHECK_EQ(transfer(q, 1, KEVENT_NAIO_RECV, KEVENT_MULTISHOT, page.at,
 			  fd[0]), 0);
 	CHECK_EQ(SYS(write(fd[1], "x", 1)), 1);
-	keeper = thread_start(keep_epoll, &k);
-	slow_page_wait(&k.page);
+	keeper_start(&keeper, fd[0]);
 	waiter = thread_start(wait_for_byte, &q);
 	slow_page_wait(&page);
 	close(fd[0]);
@@ -360,8 +339,7 @@ static void unload_under_a_close(void *arg)
 	CHECK_EQ(module_unload(), -EWOULDBLOCK);
 	pfd.fd = fd[1];
 	CHECK_EQ(SYS(poll(&pfd, 1, 0)), 0);
-	slow_page_come(&k.page);
-	thread_join(keeper);
+	keeper_end(&keeper);
 	CHECK_EQ(SYS(poll(&pfd, 1, PATIENCE / NSEC_PER_MSEC)), 1);
 	module_unload_soon();
 	check_module_gone();
