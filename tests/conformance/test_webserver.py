@@ -30,8 +30,10 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROGRAM = str(EXAMPLES / "webserver.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{EXAMPLES.parent}"}
 SIZES = {"empty": 0, "byte": 1, "page": 4096, "odd.txt": 100_003, "large": 6_000_001}
-# As main() but for how patient it is.
-IMPATIENT = "import webserver; webserver.IDLE = 0.5; webserver.main()"
+# As main() but for how patient it is: more than any test on an emulated machine, or less.
+PATIENT, IMPATIENT = (
+    f"import webserver; webserver.IDLE = {seconds}; webserver.main()" for seconds in (600, 0.5)
+)
 # As main() with an accept() that fails; the timer, which comes each second, may be put off.
 FAILING = """
 import socket, webserver
@@ -149,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def running(folder: Path) -> Iterator[Server]:
     """One server for all tests, which none of them brings down."""
-    with serving(folder) as server:
+    with serving(folder, "-c", PATIENT) as server:
         yield server
 
 
