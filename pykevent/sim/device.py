@@ -13,7 +13,7 @@ from pykevent.abi import EVENT
 from pykevent.sim.client import Client
 from pykevent.sim.clocks import MAX_TIME, Alarm
 from pykevent.sim.interrupts import Interrupts
-from pykevent.sim.kevent import Event, RefusedError, Waiter
+from pykevent.sim.kevent import Event, Waiter
 from pykevent.sim.queue import User
 from pykevent.sim.ready import Delivery
 
@@ -136,8 +136,6 @@ def _wait(queue: User, minimum: int, deadline: Deadline, call: Call) -> str:
     try:
         with call.interrupts.told(call.request, waiter, call.client.uid):
             return queue.wait(waiter, remaining, lambda: waiter.interrupted)
-    except OverflowError:
-        raise RefusedError(errno.ENOMEM) from None
     finally:
         if alarm is not None:
             alarm.cancel()

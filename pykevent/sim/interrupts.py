@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import itertools
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from pykevent.sim.kevent import Waiter
+from pykevent.sim.kevent import RefusedError, Waiter
 
 _Callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -22,6 +23,8 @@ MAX_BLOCKED = 1024
 """Calls of one user that may wait at once: each has a thread of libfuse's."""
 MAX_ALL = 4 * MAX_BLOCKED
 """And of all users."""
+MAX_CALLS = 2 * MAX_BLOCKED
+"""Calls of one user that may be under way, also those that others keep waiting."""
 
 
 class Interrupts:
@@ -33,6 +36,7 @@ class Interrupts:
         self._register.restype = None
         self._waiters: dict[int, Waiter] = {}
         self._users: Counter[int] = Counter()
+        self._calls: Counter[int] = Counter()
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._stopped = False
@@ -47,11 +51,11 @@ class Interrupts:
 
     @contextlib.contextmanager
     def told(self, request: int, waiter: Waiter, uid: int) -> Iterator[None]:
-        """Meanwhile a signal wakes the waiter.  OverflowError where too many wait already."""
+        """Meanwhile a signal wakes the waiter.  ENOMEM where too many wait already."""
         number = next(self._numbers)
         with self._lock:
             if self._users[uid] >= MAX_BLOCKED or len(self._waiters) >= MAX_ALL:
-                raise OverflowError("too many calls that wait")
+                raise RefusedError(errno.ENOMEM)
             self._users[uid] += 1
             self._waiters[number] = waiter
             if self._stopped:
@@ -66,6 +70,21 @@ class Interrupts:
                 self._users[uid] -= 1
                 if not self._users[uid]:
                     del self._users[uid]
+
+    @contextlib.contextmanager
+    def counted(self, uid: int) -> Iterator[None]:
+        """A call is under way.  ENOMEM where too many are already."""
+        with self._lock:
+            if self._calls[uid] >= MAX_CALLS:
+                raise RefusedError(errno.ENOMEM)
+            self._calls[uid] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls[uid] -= 1
+                if not self._calls[uid]:
+                    del self._calls[uid]
 
     def stop(self) -> None:
         """Wake all, now and from now on: the simulator ends."""

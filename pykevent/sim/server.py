@@ -23,6 +23,7 @@ from pykevent.sim import device, syscalls
 from pykevent.sim.client import Client
 from pykevent.sim.interrupts import Interrupts
 from pykevent.sim.ioctl import ioctl, is_known
+from pykevent.sim.kevent import RefusedError
 from pykevent.sim.queue import User
 from pykevent.sim.system import IDENTIFY, System
 
@@ -288,16 +289,20 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             if data is not None:
                 syscalls.read_memory(tid, argument or 0, data, size)
             return -errno.ENOTTY
-        if data is None:
-            return ioctl(queue, number, bytearray(), self._call())
         call = self._call()
-        # The answer is written when all is done: what cannot be written must not be done.
-        if not syscalls.may_write(tid, argument or 0, data, size):
-            return -errno.EFAULT
-        buffer = bytearray(ctypes.string_at(data, size))
-        result = ioctl(queue, number, buffer, call)
-        ctypes.memmove(data, bytes(buffer), size)
-        return result
+        try:
+            with self.interrupts.counted(call.client.uid):
+                if data is None:
+                    return ioctl(queue, number, bytearray(), call)
+                # The answer is written when all is done: what cannot be must not be done.
+                if not syscalls.may_write(tid, argument or 0, data, size):
+                    return -errno.EFAULT
+                buffer = bytearray(ctypes.string_at(data, size))
+                result = ioctl(queue, number, buffer, call)
+                ctypes.memmove(data, bytes(buffer), size)
+                return result
+        except RefusedError as refused:
+            return -refused.errno
 
     @staticmethod
     def _is_our_own() -> bool:

@@ -24,7 +24,7 @@ from pykevent import EventType, Flags, InodeEvents, PollEvents, Queue
 from pykevent.sim import hook, interrupts, syscalls
 from pykevent.sim.account import Limits
 from pykevent.sim.client import Client
-from pykevent.sim.kevent import Request, Waiter
+from pykevent.sim.kevent import RefusedError, Request, Waiter
 from pykevent.sim.system import System
 from tests.conformance import raw
 from tests.conformance.support import InThread, child, cookies, eventually, now, one, refused
@@ -267,12 +267,32 @@ def test_what_one_user_has_waiting_leaves_room_for_others(
     monkeypatch.setattr(interrupts, "MAX_BLOCKED", 1)
     calls = interrupts.Interrupts(Library())
     with calls.told(1, Waiter(1), 1000):
-        with pytest.raises(OverflowError), calls.told(2, Waiter(1), 1000):
+        with pytest.raises(RefusedError, match="ENOMEM"), calls.told(2, Waiter(1), 1000):
             pass
         with calls.told(3, Waiter(1), 1001):
             assert calls.waiting == 2
     with calls.told(4, Waiter(1), 1000):
         assert calls.waiting == 1
+
+
+def test_what_one_user_keeps_waiting_leaves_threads_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interrupts, "MAX_CALLS", 1)
+
+    class Library:
+        """libfuse, as far as this goes."""
+
+        fuse_req_interrupt_func = _libc.getpid
+
+    calls = interrupts.Interrupts(Library())
+    with calls.counted(1000):
+        with pytest.raises(RefusedError, match="ENOMEM"), calls.counted(1000):
+            pass
+        with calls.counted(1001):
+            pass
+    with calls.counted(1000):
+        pass
 
 
 def test_what_happens_while_news_are_read_is_left_for_the_next_time(tmp_path: Path) -> None:
