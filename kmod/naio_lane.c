@@ -126,11 +126,12 @@ static void kevent_lane_call_locked(struct kevent_lane *lane)
 	struct kevent_naio *t;
 
 	t = list_first_entry_or_null(&lane->queue, struct kevent_naio, node);
-	/* it keeps nobody waiting, but has the close to tell */
 	if (t && unlikely(READ_ONCE(t->pending)) &&
-	    READ_ONCE(lane->end->closed))
+	    READ_ONCE(lane->end->closed)) {
+		/* it keeps nobody waiting, but has the close to tell */
 		kevent_naio_call(t);
-	t = kevent_lane_first_locked(lane);
+		t = kevent_lane_first_locked(lane);
+	}
 	/* who prepares it looks at the socket afterwards */
 	if (!t || !t->prepared)
 		return;
