@@ -7,11 +7,18 @@ A guest's kernel may die before pytest reports: failures are written down at onc
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from runner.klog import Kmsg, complaints
+
+
+def pytest_configure() -> None:
+    """A job in the background is started without SIGINT, by which tests end what they started."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ class Interrupts:
         self._register.restype = None
         self._waiters: dict[int, Waiter] = {}
         self._users: Counter[int] = Counter()
-        self._calls: Counter[int] = Counter()
+        self._calls: dict[int, int] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._stopped = False
@@ -71,20 +71,22 @@ class Interrupts:
                 if not self._users[uid]:
                     del self._users[uid]
 
-    @contextlib.contextmanager
-    def counted(self, uid: int) -> Iterator[None]:
-        """A call is under way.  ENOMEM where too many are already."""
+    def begin(self, uid: int) -> bool:
+        """A call is under way until `end`, unless too many are already."""
         with self._lock:
-            if self._calls[uid] >= MAX_CALLS:
-                raise RefusedError(errno.ENOMEM)
-            self._calls[uid] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._calls[uid] -= 1
-                if not self._calls[uid]:
-                    del self._calls[uid]
+            calls = self._calls.get(uid, 0)
+            if calls < MAX_CALLS:
+                self._calls[uid] = calls + 1
+            return calls < MAX_CALLS
+
+    def end(self, uid: int) -> None:
+        """It is not any more."""
+        with self._lock:
+            left = self._calls[uid] - 1
+            if left:
+                self._calls[uid] = left
+            else:
+                del self._calls[uid]
 
     def stop(self) -> None:
         """Wake all, now and from now on: the simulator ends."""

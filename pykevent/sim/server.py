@@ -23,7 +23,6 @@ from pykevent.sim import device, syscalls
 from pykevent.sim.client import Client
 from pykevent.sim.interrupts import Interrupts
 from pykevent.sim.ioctl import ioctl, is_known
-from pykevent.sim.kevent import RefusedError
 from pykevent.sim.queue import User
 from pykevent.sim.system import IDENTIFY, System
 
@@ -290,19 +289,21 @@ class Server(fuse.FUSE):  # type: ignore[misc]
                 syscalls.read_memory(tid, argument or 0, data, size)
             return -errno.ENOTTY
         call = self._call()
+        uid = call.client.uid
+        if not self.interrupts.begin(uid):
+            return -errno.ENOMEM
         try:
-            with self.interrupts.counted(call.client.uid):
-                if data is None:
-                    return ioctl(queue, number, bytearray(), call)
-                # The answer is written when all is done: what cannot be must not be done.
-                if not syscalls.may_write(tid, argument or 0, data, size):
-                    return -errno.EFAULT
-                buffer = bytearray(ctypes.string_at(data, size))
-                result = ioctl(queue, number, buffer, call)
-                ctypes.memmove(data, bytes(buffer), size)
-                return result
-        except RefusedError as refused:
-            return -refused.errno
+            if data is None:
+                return ioctl(queue, number, bytearray(), call)
+            # The answer is written when all is done: what cannot be written must not be done.
+            if not syscalls.may_write(tid, argument or 0, data, size):
+                return -errno.EFAULT
+            buffer = bytearray(ctypes.string_at(data, size))
+            result = ioctl(queue, number, buffer, call)
+            ctypes.memmove(data, bytes(buffer), size)
+            return result
+        finally:
+            self.interrupts.end(uid)
 
     @staticmethod
     def _is_our_own() -> bool:

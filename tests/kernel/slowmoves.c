@@ -349,21 +349,23 @@ static uint16_t port_of(int fd)
 }
 
 /*
- *	main	close of a socket that is to linger until all is sent, for ever, when
- *	waiter	is the last to use it
+ *	waiter	in the middle of receiving from a socket that is to linger until all
+ *		is sent, for ever
+ *	main	closes it, so that the waiter is the last to use it
  */
 static void what_a_waiter_closes_does_not_linger(void)
 {
 	struct linger linger = { .l_onoff = 1, .l_linger = 1000000 };
 	int large = 1 << 20, small = NARROW, fd[2];
 	struct waiter w = { .q = queue_open() };
-	static char much[1 << 18], buffer[50];
 	uint64_t end = now_ns() + PATIENCE;
-	pthread_t sender, waiter;
-	struct sender s;
+	static char much[1 << 18];
+	struct slow_page slow;
+	pthread_t waiter;
 	uint16_t port;
 
 	need_feature(w.q, KEVENT_FEATURE_NAIO);
+	slow_page_new(&slow);
 	tcp_pair(fd);
 	port = port_of(fd[0]);
 	SYS(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &large, sizeof(large)));
@@ -371,19 +373,17 @@ static void what_a_waiter_closes_does_not_linger(void)
 	SYS(setsockopt(fd[0], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)));
 	CHECK_EQ(SYS(send(fd[0], much, sizeof(much), MSG_DONTWAIT)),
 		 sizeof(much));
-	CHECK_EQ(add_receive(w.q, 1, buffer, 50, fd[0], 0), 0);
-	CHECK_EQ(add_receive(w.q, 2, buffer, 50, fd[0], 0), 0);
-	sender = sender_start(&s, fd[0]);
+	CHECK_EQ(add_receive(w.q, 1, slow.at, 50, fd[0], KEVENT_MULTISHOT), 0);
+	write_one(fd[1]);
 	waiter = thread_start(wait_for_events, &w);
-	wait_until_it_waits(&w);
-	CHECK_EQ(remove_kevent(w.q, KEVENT_NAIO, 1, 0), 0);
-	/* or the kernel's own thread, which is as well */
-	comes_into_state(w.tid, 'D', NSEC_PER_SEC);
+	slow_page_wait(&slow);
 	SYS(close(fd[0]));
-	sender_end(&s, sender);
+	slow_page_come(&slow);
 	thread_join(waiter);
 	CHECK_EQ(w.ret, 1);
-	check_broken(&w.ev[0], 2);
+	check_received(&w.ev[0], 1, 1);
+	CHECK_EQ(wait_events(w.q, w.ev, 2, 1, PATIENCE), 1);
+	check_broken(&w.ev[0], 1);
 	while (is_owned(port)) {
 		if (now_ns() > end)
 			FAIL("somebody lingers");
