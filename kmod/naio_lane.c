@@ -49,7 +49,7 @@
  * time twice as many of these pass, up to so many.
  */
 #define KEVENT_LANE_FLIGHT	(HZ / 20)
-#define KEVENT_LANE_FLIGHTS	31
+#define KEVENT_LANE_FLIGHTS	31U
 
 /* Jiffies from a call until the sweep; and how many calls do without, after one. */
 #define KEVENT_LANE_PATIENCE	1

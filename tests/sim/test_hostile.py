@@ -256,14 +256,15 @@ def test_a_request_that_fails_oddly_ends_no_batch(queue: Queue, place: Path) -> 
             os.close(dead)  # which nobody hears of any more
 
 
+class Library:
+    """libfuse, as far as this goes."""
+
+    fuse_req_interrupt_func = _libc.getpid
+
+
 def test_what_one_user_has_waiting_leaves_room_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Library:
-        """libfuse, as far as this goes."""
-
-        fuse_req_interrupt_func = _libc.getpid
-
     monkeypatch.setattr(interrupts, "MAX_BLOCKED", 1)
     calls = interrupts.Interrupts(Library())
     with calls.told(1, Waiter(1), 1000):
@@ -279,11 +280,6 @@ def test_what_one_user_keeps_waiting_leaves_threads_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(interrupts, "MAX_CALLS", 1)
-
-    class Library:
-        """libfuse, as far as this goes."""
-
-        fuse_req_interrupt_func = _libc.getpid
 
     calls = interrupts.Interrupts(Library())
     assert calls.begin(1000)

@@ -1066,10 +1066,9 @@ def test_a_packet_takes_no_more_memory_than_it_has_bytes() -> None:
         def write(self, address: int, data: bytes) -> int:
             return len(data)
 
-    so_peek_off = 42
     near, far = socket.socketpair(type=socket.SOCK_DGRAM)
     with near, far:
-        near.setsockopt(socket.SOL_SOCKET, so_peek_off, 0)
+        near.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
         far.send(b"hello")
         tracemalloc.start()
         try:
