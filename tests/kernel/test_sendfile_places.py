@@ -351,6 +351,16 @@ def test_who_asks_pays_for_what_is_read_from_the_disk(
         run("umount", group)
 
 
+def test_what_waits_is_not_received_into_a_shared_mapping_of_a_file(
+    disk: Disk, queue: Queue, new_pair: Callable[[], Pair]
+) -> None:
+    near, _ = new_pair()
+    with disk.path.open("r+b") as file, mmap.mmap(file.fileno(), PAGE) as memory:
+        with pytest.raises(OSError, match="a file's shared mapping") as caught:
+            queue.recv_into(near, memory)
+        assert caught.value.errno == errno.EFAULT
+
+
 def test_what_the_kernel_makes_up_is_refused_below_an_overlay_too(
     queue: Queue, new_pair: Callable[[], Pair], tmp_path: Path
 ) -> None:
