@@ -643,9 +643,13 @@ static u32 kevent_naio_poll(struct kevent *k, struct kevent_event *event,
 	struct kevent_naio *t = to_kevent_naio(k);
 
 	if (!kevent_naio_has_event(k)) {
-		/* who only looks moves nothing */
+		/*
+		 * Who only looks moves nothing; and what is there no more may
+		 * be on its way into the memory just now.
+		 */
 		if (!event)
-			return kevent_naio_would(t) ? k->events : 0;
+			return kevent_naio_would(t) || kevent_lane_moves(t) ?
+				k->events : 0;
 		kevent_lane_run(t, budget);
 		if (!kevent_naio_has_event(k))
 			return 0;

@@ -246,6 +246,7 @@ void kevent_lane_init(struct kevent_lane *lane, struct kevent_end *end);
 void kevent_lane_exit(struct kevent_lane *lane);
 bool kevent_lane_join(struct kevent_naio *t);
 bool kevent_lane_has_turn(struct kevent_naio *t);
+bool kevent_lane_moves(struct kevent_naio *t);
 bool kevent_lane_flies(struct kevent_naio *t);
 void kevent_lane_tried(struct kevent_naio *t, bool ended);
 void kevent_lane_prepared(struct kevent_naio *t);

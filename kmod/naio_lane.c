@@ -194,6 +194,22 @@ bool kevent_lane_has_turn(struct kevent_naio *t)
 	return first;
 }
 
+/**
+ * kevent_lane_moves - whether a transfer is being moved
+ * @t:		the transfer
+ *
+ * Return: true where it is its lane's current one
+ */
+bool kevent_lane_moves(struct kevent_naio *t)
+{
+	bool moves;
+
+	spin_lock_irq(&t->lane->lock);
+	moves = t->lane->current_one == t;
+	spin_unlock_irq(&t->lane->lock);
+	return moves;
+}
+
 /* Not before so many times of the others' have passed, if it is not listed yet. */
 static void kevent_lane_fly_locked(struct kevent_lane *lane, unsigned int left)
 {

@@ -381,7 +381,7 @@ def test_a_wait_for_several_counts_transfers(queue: Queue, tcp: Pair) -> None:
 
 
 @kinds(ALL)
-def test_poll_of_the_queue_says_that_a_transfer_has_ended_and_not_before(
+def test_poll_of_the_queue_says_that_a_transfer_ends_and_not_before(
     queue: Queue, ends: Pair
 ) -> None:
     near, far = ends
@@ -391,7 +391,7 @@ def test_poll_of_the_queue_says_that_a_transfer_has_ended_and_not_before(
     far.send(b"hello")
     until_polled(queue.fileno(), select.POLLIN)
     assert select.select([queue], [], [], 0)[0] == [queue]
-    (event,) = now(queue)
+    event = one(queue)
     assert (event.data, event.last) == (5, True)
     assert poll_bits(queue.fileno(), select.POLLIN) == 0
 

@@ -125,6 +125,8 @@ int wait_events(int q, struct kevent_event *ev, uint32_t max, uint32_t min,
 		uint64_t timeout);
 /* Nothing is ready: a WAIT that does not wait brings nothing. */
 void check_silent(int q);
+/* Whether poll(2) says so of a queue, or another file, within @limit ns. */
+bool readable(int fd, uint64_t limit);
 
 /* What a queue is like, as far as it can be seen without a change. */
 struct queue_state {

@@ -6,6 +6,7 @@
 #include "lib.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -217,6 +218,13 @@ void check_silent(int q)
 		     ret, ev[0].type, (unsigned long long)ev[0].ident,
 		     ev[0].events, ev[0].flags);
 	CHECK_EQ(ret, 0);
+}
+
+bool readable(int fd, uint64_t limit)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+	return SYS(poll(&pfd, 1, (int)(limit / NSEC_PER_MSEC))) == 1;
 }
 
 static void read_fdinfo(int q, char *text, size_t size)

@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,13 +68,6 @@ static void wait_for_ready(int q, uint64_t want)
 			     (unsigned long long)queue_info(q).ready);
 		sched_yield();
 	}
-}
-
-static bool readable(int fd, uint64_t limit)
-{
-	struct pollfd pfd = { .fd = fd, .events = POLLIN };
-
-	return SYS(poll(&pfd, 1, (int)(limit / NSEC_PER_MSEC))) == 1;
 }
 
 static int unread(int fd)

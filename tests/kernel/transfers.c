@@ -21,6 +21,7 @@
 
 #define LENGTH	(3 * PAGE)
 #define MUCH	(64 * PAGE)
+#define HUGE	(512 * PAGE)
 
 static void fill(char *buffer, size_t length, uint64_t pos)
 {
@@ -433,12 +434,133 @@ static void events_come_in_the_order_of_the_transfers_whoever_moves_them(void)
 	check_silent(q);
 }
 
+/*
+ *	main	polls from when the socket has called until there is the event
+ *	kernel	takes the bytes out of the socket, and then says so
+ */
+static void poll_does_not_take_back_that_there_is_something(void)
+{
+	unsigned int round, i, total = rounds(1000);
+	int q = queue_open(), fd[2];
+	volatile char in;
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	tcp_pair(fd);
+	for (round = 0; round < total; round++) {
+		struct transfer t = { .buffer = (char *)&in, .length = 1 };
+
+		test_context("round %u", round);
+		in = 0;
+		CHECK_EQ(begin(q, fd[0], &t, KEVENT_NAIO_RECV, 0), 0);
+		CHECK_EQ(SYS(send(fd[1], "x", 1, 0)), 1);
+		CHECK(readable(q, PATIENCE));
+		while (!in)
+			CHECK(readable(q, 0));
+		for (i = 0; i < 10; i++)
+			CHECK(readable(q, 0));
+		transfer_wait(q, &t);
+	}
+}
+
+static unsigned long free_huge_pages(void)
+{
+	unsigned long nr = 0;
+	char text[128];
+	FILE *file = fopen("/proc/meminfo", "re");
+
+	CHECK(file);
+	while (fgets(text, sizeof(text), file))
+		if (sscanf(text, "HugePages_Free: %lu", &nr) == 1)
+			break;
+	fclose(file);
+	return nr;
+}
+
+/* The kernel keeps so many for who asks; gives how many there were before. */
+static int reserve_huge_pages(int nr)
+{
+	FILE *file = fopen("/proc/sys/vm/nr_hugepages", "r+e");
+	int before;
+
+	if (!file)
+		test_skip("no huge pages here: %s", strerror(errno));
+	CHECK_EQ(fscanf(file, "%d", &before), 1);
+	rewind(file);
+	CHECK(fprintf(file, "%d", nr) > 0);
+	CHECK_EQ(fclose(file), 0);
+	return before;
+}
+
+/* Received across two of them, and sent back from there. */
+static void echo_by_huge_pages(int q, int map)
+{
+	char *mem = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE,
+			 map | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	struct transfer t = { .buffer = mem + HUGE / 2 + 123, .length = HUGE };
+	char rest[4 * PAGE];
+	int fd[2], narrow = NARROW;
+	struct peer in, out;
+	pthread_t thread[2];
+
+	CHECK(mem != MAP_FAILED);
+	tcp_pair(fd);
+	SYS(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &narrow, sizeof(narrow)));
+	CHECK_EQ(begin(q, fd[0], &t, KEVENT_NAIO_RECV, KEVENT_WAITALL), 0);
+	CHECK_EQ(pinned_by(getpid()), HUGE / PAGE + 1);
+	in = out = (struct peer){ .fd = fd[1], .to = fd[0] };
+	thread[0] = thread_start(writer, &in);
+	thread[1] = thread_start(reader, &out);
+	transfer_wait(q, &t);
+	CHECK_EQ(t.moved, HUGE);
+	check_pattern(t.buffer, HUGE, 0);
+	CHECK_EQ(begin(q, fd[0], &t, KEVENT_NAIO_SEND, 0), 0);
+	transfer_wait(q, &t);
+	CHECK_EQ(t.moved, HUGE);
+	/* one that is under way when its memory goes */
+	CHECK_EQ(begin(q, fd[0], &t, KEVENT_NAIO_RECV, KEVENT_WAITALL), 0);
+	SYS(munmap(mem, 2 * HUGE));
+	if (!transfer_cancel(q, &t))
+		transfer_wait(q, &t);
+	in.stop = true;
+	/* closed with bytes unread it would reset */
+	while (SYS(read(fd[0], rest, sizeof(rest))))
+		;
+	thread_join(thread[0]);
+	close(fd[0]);
+	thread_join(thread[1]);
+	CHECK_EQ(out.pos, HUGE);
+	close(fd[1]);
+}
+
+static void huge_pages_are_received_into_sent_from_and_let_go_of(void)
+{
+	int q = queue_open(), before;
+	uint64_t end;
+
+	need_root();
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	need_feature(q, KEVENT_FEATURE_PIN);
+	remember_pins();
+	before = reserve_huge_pages(2);
+	if (free_huge_pages() < 2)
+		test_skip("no huge pages here");
+	echo_by_huge_pages(q, MAP_PRIVATE);
+	echo_by_huge_pages(q, MAP_SHARED);
+	check_silent(q);
+	check_pins();
+	for (end = now_ns() + PATIENCE; free_huge_pages() != 2; sched_yield())
+		CHECK(now_ns() < end);
+	reserve_huge_pages(before);
+}
+
 static const struct test_case cases[] = {
 	LONG_TEST(what_is_cancelled_while_bytes_arrive_loses_and_doubles_none, 180),
 	LONG_TEST(what_is_cancelled_while_bytes_leave_loses_and_doubles_none, 180),
 	LONG_TEST(many_at_once_keep_their_order_while_some_are_cancelled, 180),
 	LONG_TEST(events_come_in_the_order_of_the_transfers_whoever_moves_them,
 		  180),
+	LONG_TEST(poll_does_not_take_back_that_there_is_something, 180),
+	LONG_TEST(huge_pages_are_received_into_sent_from_and_let_go_of, 180),
 	LONG_TEST(many_queues_at_one_socket_take_each_byte_once, 180),
 	LONG_TEST(a_close_of_the_socket_ends_each_transfer_once, 180),
 	LONG_TEST(a_reset_by_the_peer_ends_each_transfer_once, 180),
