@@ -198,7 +198,7 @@ long kevent_deliver(struct kevent_user *user, struct kevent_room *room,
 	int wait = 0;
 	long ret;
 
-	if (deadline->now && !READ_ONCE(user->ready))
+	if (deadline->now && kevent_is_empty(user))
 		return 0;
 	for (;;) {
 		ret = kevent_deliver_now(user, room, wait < 0 ? 0 : min,

@@ -103,7 +103,8 @@ struct kevent_account {
  * @dead:	kevents to be removed by whoever takes @mutex next
  * @nr_dead:	how many
  * @claims:	items that are claimed
- * @missed:	somebody who polls the queue saw nothing because of that
+ * @missed:	somebody who polls the queue, or does not wait, saw nothing because
+ *		of that
  * @round:	counts deliveries
  * @poll_wait:	those who poll the queue's descriptor
  * @poll_work:	wakes @poll_wait where a callback must not
@@ -392,6 +393,7 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max);
 void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr);
 unsigned long kevent_delivery_end(struct kevent_delivery *d, unsigned int nr);
 bool kevent_delivery_claim(struct kevent_delivery *d, unsigned int min);
+bool kevent_is_empty(struct kevent_user *user);
 bool kevent_has_ready(struct kevent_user *user, unsigned int depth);
 int kevent_wait(struct kevent_user *user, unsigned int min,
 		const struct kevent_deadline *deadline);

@@ -430,6 +430,19 @@ static bool kevent_naio_would(struct kevent_naio *t)
 	return holds;
 }
 
+/*
+ * The same for who polls.  What somebody was told of may be there no more because
+ * it is on its way into the memory just now.
+ */
+static bool kevent_naio_looks(struct kevent_naio *t)
+{
+	bool seen = kevent_naio_would(t) ||
+		    (READ_ONCE(t->seen) && kevent_lane_moves(t));
+
+	WRITE_ONCE(t->seen, seen);
+	return seen;
+}
+
 static int kevent_naio_start(struct kevent_naio *t, struct file *file,
 			     unsigned long address)
 {
@@ -643,13 +656,9 @@ static u32 kevent_naio_poll(struct kevent *k, struct kevent_event *event,
 	struct kevent_naio *t = to_kevent_naio(k);
 
 	if (!kevent_naio_has_event(k)) {
-		/*
-		 * Who only looks moves nothing; and what is there no more may
-		 * be on its way into the memory just now.
-		 */
+		/* who only looks moves nothing */
 		if (!event)
-			return kevent_naio_would(t) || kevent_lane_moves(t) ?
-				k->events : 0;
+			return kevent_naio_looks(t) ? k->events : 0;
 		kevent_lane_run(t, budget);
 		if (!kevent_naio_has_event(k))
 			return 0;

@@ -148,6 +148,7 @@ struct kevent_pin {
  * @truncated:	a datagram was longer than the buffer
  * @broken:	the socket was closed
  * @drained:	of a multishot: the socket had nothing more
+ * @seen:	who polled the queue was told of it, and it was not found wrong since
  * @pending:	of a multishot: what was moved has not been delivered yet
  * @done:	it has ended; read with acquire by who has claimed it
  * @cred:	who asked for it
@@ -175,6 +176,7 @@ struct kevent_naio {
 	bool truncated;
 	bool broken;
 	bool drained;
+	bool seen;
 	bool pending;
 	bool done;
 	const struct cred *cred;

@@ -364,6 +364,8 @@ static bool kevent_lane_finish(struct kevent_lane *lane, int ret, bool work)
 	again = lane->again || ret == -EINTR;
 	if (gone)
 		list_del_init(&t->node);
+	if (ret < 0)
+		WRITE_ONCE(t->seen, false);
 	WRITE_ONCE(lane->current_one, NULL);
 	if (work) {
 		/* it is for a WAIT to move that */
@@ -500,9 +502,9 @@ void kevent_lane_run(struct kevent_naio *t, size_t *budget)
 	}
 	if (!kevent_lane_begin(lane, t))
 		return;
-	/* claimed with what is not so any more: it is enqueued again */
+	/* claimed with what is not so any more: to be looked at again */
 	if (READ_ONCE(t->kevent.state) & KEVENT_MODIFIED) {
-		kevent_lane_finish(lane, -EAGAIN, false);
+		kevent_lane_finish(lane, -EINTR, false);
 		return;
 	}
 	file = kevent_end_file(lane->end);

@@ -254,10 +254,7 @@ static bool kevent_is_outdated(const struct kevent_item *item)
 				       KEVENT_BROKEN)) == KEVENT_MODIFIED;
 }
 
-/*
- * Somebody polled the queue, was told that there is nothing because everything
- * was claimed, and now there is something.
- */
+/* There was nothing because everything was claimed, and now there is something. */
 static bool kevent_missed_locked(struct kevent_user *user)
 {
 	if (!user->missed || !user->ready)
@@ -566,6 +563,28 @@ static inline void kevent_batch_done_locked(struct kevent_delivery *d,
 }
 
 /**
+ * kevent_is_empty - whether a WAIT that does not wait has nothing to look at
+ * @user:	the queue
+ *
+ * What others have claimed and put back may be news to nobody: those who poll
+ * are told once more.
+ *
+ * Return: true where nothing is ready
+ */
+bool kevent_is_empty(struct kevent_user *user)
+{
+	bool empty;
+
+	if (READ_ONCE(user->ready))
+		return false;
+	spin_lock_irq(&user->lock);
+	empty = !user->ready;
+	user->missed |= empty && user->claims;
+	spin_unlock_irq(&user->lock);
+	return empty;
+}
+
+/**
  * kevent_delivery_done - a batch has been copied, and there may be another
  * @d:		the delivery
  * @nr:		how many of the batch, at least one; the others stay queued
@@ -609,6 +628,9 @@ unsigned long kevent_delivery_end(struct kevent_delivery *d, unsigned int nr)
 		kevent_wake_one_locked(user);
 	left = user->ready;
 	dead = user->nr_dead;
+	/* what others had claimed may have come back after we looked */
+	if (!nr)
+		user->missed |= user->claims || user->ready;
 	missed = kevent_missed_locked(user);
 	spin_unlock_irq(&user->lock);
 

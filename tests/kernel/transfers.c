@@ -476,17 +476,17 @@ static unsigned long free_huge_pages(void)
 	return nr;
 }
 
-/* The kernel keeps so many for who asks; gives how many there were before. */
-static int reserve_huge_pages(int nr)
+/* The kernel keeps so many for who asks, or so many more; gives the number before. */
+static unsigned int reserve_huge_pages(unsigned int nr, bool more)
 {
 	FILE *file = fopen("/proc/sys/vm/nr_hugepages", "r+e");
-	int before;
+	unsigned int before;
 
 	if (!file)
 		test_skip("no huge pages here: %s", strerror(errno));
-	CHECK_EQ(fscanf(file, "%d", &before), 1);
+	CHECK_EQ(fscanf(file, "%u", &before), 1);
 	rewind(file);
-	CHECK(fprintf(file, "%d", nr) > 0);
+	CHECK(fprintf(file, "%u", more ? before + nr : nr) > 0);
 	CHECK_EQ(fclose(file), 0);
 	return before;
 }
@@ -534,23 +534,28 @@ static void echo_by_huge_pages(int q, int map)
 
 static void huge_pages_are_received_into_sent_from_and_let_go_of(void)
 {
-	int q = queue_open(), before;
+	int q = queue_open();
+	unsigned int before;
+	unsigned long free;
 	uint64_t end;
 
 	need_root();
 	need_feature(q, KEVENT_FEATURE_NAIO);
 	need_feature(q, KEVENT_FEATURE_PIN);
 	remember_pins();
-	before = reserve_huge_pages(2);
-	if (free_huge_pages() < 2)
+	before = reserve_huge_pages(2, true);
+	free = free_huge_pages();
+	if (free < 2) {
+		reserve_huge_pages(before, false);
 		test_skip("no huge pages here");
+	}
 	echo_by_huge_pages(q, MAP_PRIVATE);
 	echo_by_huge_pages(q, MAP_SHARED);
 	check_silent(q);
 	check_pins();
-	for (end = now_ns() + PATIENCE; free_huge_pages() != 2; sched_yield())
+	for (end = now_ns() + PATIENCE; free_huge_pages() != free; sched_yield())
 		CHECK(now_ns() < end);
-	reserve_huge_pages(before);
+	reserve_huge_pages(before, false);
 }
 
 static const struct test_case cases[] = {

@@ -478,6 +478,56 @@ static void one_activity_wakes_those_who_poll_once_however_many_kevents(void)
 	thread_join(thread);
 }
 
+struct observer {
+	int q;
+	_Atomic bool stop;
+};
+
+/* Looks, and takes nothing. */
+static void *observer(void *arg)
+{
+	struct observer *o = arg;
+
+	while (!o->stop)
+		readable(o->q, 0);
+	return NULL;
+}
+
+/*
+ *	main	is told by an edge of q, and does not wait in it
+ *	other	has claimed at that moment what there is, to ask it
+ */
+static void what_others_hold_while_they_look_is_told_again(void)
+{
+	struct epoll_event want = { .events = EPOLLIN | EPOLLET }, told;
+	unsigned int round, total = rounds(2000), missed = 0;
+	struct observer o = { .q = queue_open() };
+	int e = (int)SYS(epoll_create1(EPOLL_CLOEXEC)), fd = eventfd_new(0);
+	struct kevent_event ev;
+	pthread_t thread;
+	uint64_t value;
+
+	need_feature(o.q, KEVENT_FEATURE_POLL);
+	SYS(epoll_ctl(e, EPOLL_CTL_ADD, o.q, &want));
+	thread = thread_start(observer, &o);
+	for (round = 0; round < total; round++) {
+		test_context("round %u", round);
+		CHECK_EQ(add(o.q, KEVENT_POLL, (uint64_t)fd, POLLIN,
+			     KEVENT_ONESHOT, 0), 0);
+		eventfd_write_one(fd);
+		for (;;) {
+			CHECK_EQ(SYS(epoll_wait(e, &told, 1, (int)(PATIENCE / NSEC_PER_MSEC))), 1);
+			if (wait_events(o.q, &ev, 1, 1, 0))
+				break;
+			missed++;
+		}
+		SYS(read(fd, &value, sizeof(value)));
+	}
+	o.stop = true;
+	thread_join(thread);
+	dprintf(STDERR_FILENO, "%u times there was nothing\n", missed);
+}
+
 static const struct test_case cases[] = {
 	TEST(a_burst_of_events_wakes_a_waiter_for_each),
 	TEST(a_waiter_that_leaves_work_behind_hands_it_over),
@@ -489,6 +539,7 @@ static const struct test_case cases[] = {
 	TEST(a_signal_ends_a_wait_with_eintr_unless_events_are_at_hand),
 	TEST(readers_and_waiters_share_a_queue),
 	TEST(adding_something_ready_wakes_a_waiter),
+	LONG_TEST(what_others_hold_while_they_look_is_told_again, 120),
 	TEST(one_activity_wakes_those_who_poll_once_however_many_kevents),
 };
 
