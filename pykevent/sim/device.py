@@ -83,7 +83,7 @@ def _deliver_now(
     delivery = Delivery(queue)
     if minimum > 1 and not delivery.claim(minimum):
         return 0, 0
-    total = error = 0
+    total = error = put = 0
     # What a dying thread took would be lost: it only hands the wake-up on.
     if not interrupted or not call.client.dying():
         while room.used < room.max:
@@ -99,7 +99,7 @@ def _deliver_now(
                 break
             if not events or not delivery.more:
                 break
-    left = delivery.end()
+    left = delivery.end(put)
     queue.try_reap()
     return total or error, left
 
@@ -114,7 +114,7 @@ def deliver(
     """
     if queue.lanes:
         queue.settle_lanes()
-    if deadline.now and not queue.ready:
+    if deadline.now and queue.is_empty():
         return 0, 0
     ended = ""
     while True:

@@ -228,8 +228,22 @@ class ReadyList:
             self.put_back_locked(item)
         items.clear()
 
+    def is_empty(self) -> bool:
+        """Whether a WAIT that does not wait has nothing to look at.
+
+        What others have claimed and put back may be news to nobody: those who poll are told once
+        more.
+        """
+        if self.ready:
+            return False
+        with self.lock:
+            empty = not self.ready
+            if empty and self.claims:
+                self.missed = True
+        return empty
+
     def missed_locked(self) -> bool:
-        """Whether somebody polled, saw nothing because all was claimed, and now there is."""
+        """Whether there was nothing because all was claimed, and now there is."""
         if not self.missed or not self.ready:
             return False
         self.missed = False
@@ -478,10 +492,10 @@ class Delivery:
         kevent.state |= READY
         self.queue.ready[kevent.item] = None
 
-    def end(self) -> int:
+    def end(self, put: int) -> int:
         """Finish; whoever leaves with work still queued passes the wake-up on.
 
-        Returns how many events are ready now.
+        Of the last batch @put were delivered.  Returns how many events are ready now.
         """
         queue = self.queue
         with queue.lock:
@@ -491,6 +505,9 @@ class Delivery:
             if queue.ready and queue.waiters:
                 queue.wake_one_locked()
             left = len(queue.ready)
+            # What others had claimed may have come back after we looked.
+            if not put and (queue.ready or queue.claims):
+                queue.missed = True
             missed = queue.missed_locked()
         if missed or self.again:
             queue.poked()

@@ -12,6 +12,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import pairwise
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import pykevent
-from pykevent import EventType, Flags, PollEvents, Queue, parse_records
+from pykevent import Event, EventType, Flags, PollEvents, Queue, parse_records
 
 from .support import (
     DEADLINE,
@@ -98,6 +99,35 @@ def test_epoll_holds_a_queue(user: Queue, edge: int) -> None:
             assert epoll.poll(0) == ([] if edge else [(user.fileno(), select.EPOLLIN)])
             now(user)
             assert epoll.poll(0) == []
+
+
+@pytest.mark.needs("POLL")
+def test_what_others_hold_while_they_look_is_told_again(
+    queue: Queue, pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            poll_bits(queue.fileno(), select.POLLIN)
+
+    with select.epoll() as epoll:
+        epoll.register(queue, select.EPOLLIN | select.EPOLLET)
+        looker = InThread(look)
+        try:
+            for _ in range(300):
+                queue.add(pykevent.poll_event(reader, PollEvents.IN, Flags.ONESHOT, cookie=1))
+                os.write(writer, b"x")
+                events: list[Event] = []
+                while not events:
+                    assert epoll.poll(DEADLINE), "an edge was lost"
+                    events = now(queue)
+                assert cookies(events) == [1]
+                os.read(reader, 1)
+        finally:
+            stop.set()
+        looker.result()
 
 
 def test_epoll_wakes_for_a_queue(user: Queue) -> None:
