@@ -25,6 +25,7 @@ from pykevent.sim.interrupts import Interrupts
 from pykevent.sim.ioctl import ioctl, is_known
 from pykevent.sim.queue import User
 from pykevent.sim.system import IDENTIFY, System
+from pykevent.sim.threads import stay_known
 
 _log = logging.getLogger("pykevent.sim")
 
@@ -237,6 +238,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def read(self, path: bytes, buffer: Any, size: int, offset: int, fip: Any) -> int:
         """read(2)."""
+        stay_known()
         info = fip.contents
         if not info.fh:
             data = self._pid()[offset : offset + size]
@@ -261,6 +263,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def poll(self, path: bytes, fip: Any, handle: int | None, revents: Any) -> int:
         """poll(2)."""
+        stay_known()
         number = fip.contents.fh
         if not number:
             revents[0] = 0x41
@@ -274,6 +277,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         self, path: bytes, number: int, argument: int | None, fip: Any, flags: int, data: int | None
     ) -> int:
         """ioctl(2)."""
+        stay_known()
         handle = fip.contents.fh
         queue = self.system.queues.get(handle)
         number &= 0xFFFFFFFF
