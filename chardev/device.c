@@ -150,32 +150,30 @@ static unsigned int kevent_put_batch(struct kevent_room *room,
 }
 
 /* What there is, if it is @min at least: events, or -errno. */
-static long kevent_deliver_now(struct kevent_user *user,
+static long kevent_deliver_now(struct kevent_delivery *d,
+			       struct kevent_user *user,
 			       struct kevent_room *room, unsigned int min,
-			       size_t *budget, unsigned long *left)
+			       unsigned long *left)
 {
-	struct kevent_delivery d __uninitialized;
 	unsigned int nr, put = 0;
 	long total = 0;
 	int ret = 0;
 
-	kevent_delivery_begin(&d, user, budget);
-	if (min > 1 && !kevent_delivery_claim(&d, min))
+	kevent_delivery_begin(d, user);
+	if (min > 1 && !kevent_delivery_claim(d, min))
 		return 0;
 	/* what a dying thread took would be lost: it only hands the wake-up on */
 	while (room->used < room->max && !fatal_signal_pending(current)) {
-		nr = kevent_delivery_next(&d, min_t(size_t,
-						    room->max - room->used,
-						    UINT_MAX));
-		put = nr ? kevent_put_batch(room, &d, &ret) : 0;
+		nr = kevent_delivery_next(d, room->max - room->used);
+		put = nr ? kevent_put_batch(room, d, &ret) : 0;
 		total += put;
-		if (put < nr || !d.more || room->used >= room->max)
+		if (put < nr || !d->more || room->used >= room->max)
 			break;
-		kevent_delivery_done(&d, put);
+		kevent_delivery_done(d, put);
 		put = 0;
 		cond_resched();
 	}
-	*left = kevent_delivery_end(&d, put);
+	*left = kevent_delivery_end(d, put);
 	return total ?: ret;
 }
 
@@ -194,15 +192,16 @@ long kevent_deliver(struct kevent_user *user, struct kevent_room *room,
 		    unsigned int min, const struct kevent_deadline *deadline,
 		    unsigned long *left)
 {
-	size_t budget = KEVENT_DELIVERY_BUDGET;
+	struct kevent_delivery d __uninitialized;
 	int wait = 0;
 	long ret;
 
 	if (deadline->now && kevent_is_empty(user))
 		return 0;
+	d.budget = KEVENT_DELIVERY_BUDGET;
 	for (;;) {
-		ret = kevent_deliver_now(user, room, wait < 0 ? 0 : min,
-					 &budget, left);
+		ret = kevent_deliver_now(&d, user, room, wait < 0 ? 0 : min,
+					 left);
 		if (ret || !min || wait == -ETIME ||
 		    (min == 1 && deadline->now))
 			return ret;
@@ -210,7 +209,7 @@ long kevent_deliver(struct kevent_user *user, struct kevent_room *room,
 			return wait;
 		wait = kevent_wait(user, min, deadline);
 		if (wait > 0)
-			budget = KEVENT_DELIVERY_BUDGET;
+			d.budget = KEVENT_DELIVERY_BUDGET;
 		cond_resched();
 	}
 }

@@ -174,16 +174,12 @@ static int kevent_get_deadline(const struct kevent_wait *wait,
 {
 	bool absolute = wait->flags & KEVENT_WAIT_ABSTIME;
 	bool forever = wait->timeout == KEVENT_WAIT_FOREVER;
-	int ret;
 
 	deadline->now = !wait->timeout && !absolute;
 	/* the clock is checked also where it does not matter, but not read */
-	ret = kevent_time(forever ? 0 : wait->timeout, wait->clock,
-			  absolute || forever || deadline->now,
-			  &deadline->expires, &deadline->clock);
-	if (forever)
-		deadline->expires = KTIME_MAX;
-	return ret;
+	return kevent_time(forever ? KTIME_MAX : wait->timeout, wait->clock,
+			   absolute || forever || deadline->now,
+			   &deadline->expires, &deadline->clock);
 }
 
 static int kevent_get_wait(const struct kevent_wait __user *arg, size_t size,
@@ -221,9 +217,9 @@ static long kevent_ioctl_wait(struct kevent_user *user, bool change,
 			      struct kevent_wait __user *arg, size_t size)
 {
 	struct kevent_request __user *reqs = (void __user *)(arg + 1);
-	struct kevent_deadline deadline;
-	struct kevent_room room;
-	struct kevent_wait wait;
+	struct kevent_deadline deadline __uninitialized;
+	struct kevent_room room __uninitialized;
+	struct kevent_wait wait __uninitialized;
 	unsigned long left = 0;
 	u32 changed;
 	long ret;

@@ -340,8 +340,9 @@ void kevent_forget_locked(struct kevent *k);
  * struct kevent_delivery - one call's worth of events on their way out
  * @user:	the queue
  * @claimed:	items claimed ahead, to be delivered first
+ * @orphans:	kevents to be freed in the end: they were removed while claimed
  * @round:	marks the kevents it has dealt with
- * @budget:	see struct kevent_ops
+ * @budget:	see struct kevent_ops; the caller's, who may deliver more than once
  * @again:	some of these were active again meanwhile
  * @more:	there may be more to deliver than the batch in hand
  * @nr:		events in the batch in hand
@@ -352,8 +353,9 @@ void kevent_forget_locked(struct kevent *k);
 struct kevent_delivery {
 	struct kevent_user *user;
 	struct list_head claimed;
+	struct list_head orphans;
 	u64 round;
-	size_t *budget;
+	size_t budget;
 	bool again;
 	bool more;
 	unsigned int nr;
@@ -362,17 +364,16 @@ struct kevent_delivery {
 	struct kevent_item *item[KEVENT_DELIVERY_BATCH];
 };
 
-/* Starts a delivery, of which the rest is ready.c's; *@budget is of the whole call. */
+/* Starts a delivery, of which the rest is ready.c's. */
 static inline void kevent_delivery_begin(struct kevent_delivery *d,
-					 struct kevent_user *user,
-					 size_t *budget)
+					 struct kevent_user *user)
 {
 	d->user = user;
 	d->nr = 0;
 	d->round = 0;
-	d->budget = budget;
 	d->again = false;
 	INIT_LIST_HEAD(&d->claimed);
+	INIT_LIST_HEAD(&d->orphans);
 }
 
 /**
@@ -389,7 +390,7 @@ struct kevent_deadline {
 
 int kevent_time(u64 value, u32 clock, bool absolute, ktime_t *expires,
 		clockid_t *base);
-unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max);
+unsigned int kevent_delivery_next(struct kevent_delivery *d, size_t max);
 void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr);
 unsigned long kevent_delivery_end(struct kevent_delivery *d, unsigned int nr);
 bool kevent_delivery_claim(struct kevent_delivery *d, unsigned int min);

@@ -34,7 +34,6 @@ struct kevent_fake {
 struct kevent_scene {
 	struct kevent_user *user;
 	struct kevent_delivery d;
-	size_t budget;
 	struct kevent_fake fake;
 };
 
@@ -163,7 +162,7 @@ static unsigned int claim(struct kunit *test, unsigned int max)
 {
 	struct kevent_scene *s = scene_of(test);
 
-	kevent_delivery_begin(&s->d, s->user, &s->budget);
+	kevent_delivery_begin(&s->d, s->user);
 	return kevent_delivery_next(&s->d, max);
 }
 
@@ -393,7 +392,7 @@ static void one_shot_takes_postings_until_its_event_is_settled(struct kunit *tes
 	add_user(test, 2, KEVENT_ONESHOT);
 	post(test, 1, 5);
 	post(test, 2, 5);
-	kevent_delivery_begin(&s->d, s->user, &s->budget);
+	kevent_delivery_begin(&s->d, s->user);
 	/* claimed, both of them, and nothing is said of them so far */
 	KUNIT_ASSERT_TRUE(test, kevent_delivery_claim(&s->d, 2));
 	post(test, 1, 6);
@@ -570,11 +569,11 @@ static void min_events_are_claimed_all_or_none(struct kunit *test)
 	add_user(test, 1, 0);
 	add_user(test, 2, 0);
 	post(test, 1, 1);
-	kevent_delivery_begin(&s->d, s->user, &s->budget);
+	kevent_delivery_begin(&s->d, s->user);
 	KUNIT_EXPECT_FALSE(test, kevent_delivery_claim(&s->d, 2));
 	KUNIT_EXPECT_EQ(test, 1, kevent_delivery_end(&s->d, 0));
 	post(test, 2, 2);
-	kevent_delivery_begin(&s->d, s->user, &s->budget);
+	kevent_delivery_begin(&s->d, s->user);
 	KUNIT_EXPECT_TRUE(test, kevent_delivery_claim(&s->d, 2));
 	/* so nobody else finds them */
 	KUNIT_EXPECT_FALSE(test, kevent_has_ready(s->user, 1));
@@ -590,7 +589,7 @@ static void what_is_modified_before_its_event_is_settled_ends_with_it(struct kun
 	add_user(test, 2, 0);
 	post(test, 1, 1);
 	post(test, 2, 2);
-	kevent_delivery_begin(&s->d, s->user, &s->budget);
+	kevent_delivery_begin(&s->d, s->user);
 	KUNIT_EXPECT_TRUE(test, kevent_delivery_claim(&s->d, 2));
 	modify(test, KEVENT_USER, 2, KEVENT_USER_POSTED, KEVENT_ONESHOT);
 	post(test, 2, 3);

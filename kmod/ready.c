@@ -306,8 +306,7 @@ static void kevent_free_orphans(struct list_head *orphans)
 }
 
 /* The next item to deliver, claimed, or NULL. */
-static struct kevent_item *kevent_take_locked(struct kevent_delivery *d,
-					      struct list_head *orphans)
+static struct kevent_item *kevent_take_locked(struct kevent_delivery *d)
 {
 	struct kevent_item *item;
 
@@ -316,7 +315,7 @@ static struct kevent_item *kevent_take_locked(struct kevent_delivery *d,
 		list_del_init(&item->list);
 		if (!kevent_is_outdated(item))
 			return item;
-		kevent_put_back_locked(item, orphans);
+		kevent_put_back_locked(item, &d->orphans);
 	}
 	if (list_empty(&d->user->ready_list))
 		return NULL;
@@ -338,6 +337,7 @@ static void kevent_fill_locked(struct kevent_delivery *d,
 {
 	struct kevent_event *event = &d->event[d->nr];
 	struct kevent *k = item->kevent;
+	bool own = kevent_is_own(item);
 
 	event->cookie = k->cookie;
 	event->ident = k->ident;
@@ -350,9 +350,9 @@ static void kevent_fill_locked(struct kevent_delivery *d,
 	d->item[d->nr] = item;
 	item->offered = true;
 	/* settled as it is now: a MODIFY from here on gives it another life */
-	if (kevent_is_own(item))
+	if (own)
 		k->state &= ~KEVENT_MODIFIED;
-	if ((k->state & KEVENT_BROKEN) && kevent_is_own(item))
+	if (own && (k->state & KEVENT_BROKEN))
 		event->flags = KEVENT_EVENT_BROKEN | KEVENT_EVENT_LAST;
 	else if (k->ops->peek)
 		k->ops->peek(k, item, event, &d->name[d->nr]);
@@ -388,14 +388,13 @@ static bool kevent_has_come_locked(const struct kevent *k)
 }
 
 /* Asks a source whose events are conditions; false where none holds. */
-static bool kevent_check_one(struct kevent_delivery *d, unsigned int i,
-			     struct list_head *orphans)
+static bool kevent_check_one(struct kevent_delivery *d, unsigned int i)
 {
 	struct kevent_event *event = &d->event[i];
 	struct kevent *k = d->item[i]->kevent;
 
 	for (;;) {
-		event->events = k->ops->poll(k, event, d->budget);
+		event->events = k->ops->poll(k, event, &d->budget);
 		if (event->events)
 			return true;
 		spin_lock_irq(&d->user->lock);
@@ -404,21 +403,20 @@ static bool kevent_check_one(struct kevent_delivery *d, unsigned int i,
 		spin_unlock_irq(&d->user->lock);
 	}
 	k->round = d->round;
-	kevent_stale_locked(d->item[i], orphans);
+	kevent_stale_locked(d->item[i], &d->orphans);
 	spin_unlock_irq(&d->user->lock);
 	return false;
 }
 
 /* Asks the sources whose events are conditions; drops what does not hold. */
-static void kevent_check_batch(struct kevent_delivery *d,
-			       struct list_head *orphans)
+static void kevent_check_batch(struct kevent_delivery *d)
 {
 	unsigned int i, kept = 0;
 
 	for (i = 0; i < d->nr; i++) {
 		if (d->item[i]->kevent->ops->poll &&
 		    !(d->event[i].flags & KEVENT_EVENT_BROKEN) &&
-		    !kevent_check_one(d, i, orphans))
+		    !kevent_check_one(d, i))
 			continue;
 		if (kept != i) {
 			d->event[kept] = d->event[i];
@@ -438,13 +436,11 @@ static void kevent_check_batch(struct kevent_delivery *d,
  * Return: how many there are in @d to be copied; 0 where nothing is ready.
  * kevent_delivery_done() has to be called before the next batch.
  */
-unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
+unsigned int kevent_delivery_next(struct kevent_delivery *d, size_t max)
 {
 	struct kevent_user *user = d->user;
 
-	LIST_HEAD(orphans);
-
-	max = min_t(unsigned int, max, KEVENT_DELIVERY_BATCH);
+	max = min_t(size_t, max, KEVENT_DELIVERY_BATCH);
 	for (;;) {
 		d->nr = 0;
 		spin_lock_irq(&user->lock);
@@ -453,8 +449,7 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
 		while (d->nr < max) {
 			struct kevent_item *item;
 
-			item = kevent_take_locked(d, &orphans);
-
+			item = kevent_take_locked(d);
 			if (!item)
 				break;
 			kevent_fill_locked(d, item);
@@ -463,12 +458,11 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, unsigned int max)
 		spin_unlock_irq(&user->lock);
 		if (!d->nr)
 			break;
-		kevent_check_batch(d, &orphans);
+		kevent_check_batch(d);
 		if (d->nr)
 			break;
 		cond_resched();
 	}
-	kevent_free_orphans(&orphans);
 	return d->nr;
 }
 
@@ -517,12 +511,11 @@ static void kevent_used_up_locked(struct kevent *k)
 }
 
 /* An event has been handed over. */
-static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
-				    struct list_head *orphans)
+static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i)
 {
 	struct kevent_item *item = d->item[i];
 	struct kevent *k = item->kevent;
-	bool alive = kevent_unclaim_locked(item, orphans);
+	bool alive = kevent_unclaim_locked(item, &d->orphans);
 
 	if (!kevent_is_own(item)) {
 		k->ops->consume(k, item, &d->event[i]);
@@ -549,13 +542,12 @@ static void kevent_delivered_locked(struct kevent_delivery *d, unsigned int i,
 
 /* A batch of which @nr were copied; the others stay queued, in their order. */
 static inline void kevent_batch_done_locked(struct kevent_delivery *d,
-					    unsigned int nr,
-					    struct list_head *orphans)
+					    unsigned int nr)
 {
 	unsigned int i;
 
 	for (i = 0; i < nr; i++)
-		kevent_delivered_locked(d, i, orphans);
+		kevent_delivered_locked(d, i);
 	/* kevent_delivery_end() puts them back, and those after them */
 	for (i = d->nr; i > nr; i--)
 		list_add(&d->item[i - 1]->list, &d->claimed);
@@ -594,12 +586,9 @@ bool kevent_is_empty(struct kevent_user *user)
  */
 void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr)
 {
-	LIST_HEAD(orphans);
-
 	spin_lock_irq(&d->user->lock);
-	kevent_batch_done_locked(d, nr, &orphans);
+	kevent_batch_done_locked(d, nr);
 	spin_unlock_irq(&d->user->lock);
-	kevent_free_orphans(&orphans);
 }
 
 /**
@@ -615,14 +604,13 @@ void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr)
 unsigned long kevent_delivery_end(struct kevent_delivery *d, unsigned int nr)
 {
 	struct kevent_user *user = d->user;
-	LIST_HEAD(orphans);
 	unsigned long left;
 	bool dead, missed;
 
 	spin_lock_irq(&user->lock);
-	kevent_batch_done_locked(d, nr, &orphans);
+	kevent_batch_done_locked(d, nr);
 	if (unlikely(!list_empty(&d->claimed)))
-		kevent_put_back_all_locked(&d->claimed, &orphans);
+		kevent_put_back_all_locked(&d->claimed, &d->orphans);
 	if (user->ready && !list_empty(&user->waiters) &&
 	    !kevent_has_bug(KEVENT_BUG_WAKEUP))
 		kevent_wake_one_locked(user);
@@ -636,7 +624,7 @@ unsigned long kevent_delivery_end(struct kevent_delivery *d, unsigned int nr)
 
 	if (missed || d->again)
 		kevent_wake_pollers(user, false);
-	kevent_free_orphans(&orphans);
+	kevent_free_orphans(&d->orphans);
 	/* where somebody else has the mutex, they or the next one will reap */
 	if (dead && mutex_trylock(&user->mutex)) {
 		kevent_reap(user);
@@ -723,7 +711,7 @@ static bool kevent_settle(struct kevent_user *user, unsigned long want,
  */
 bool kevent_delivery_claim(struct kevent_delivery *d, unsigned int min)
 {
-	return kevent_settle(d->user, min, 0, d->budget, &d->claimed);
+	return kevent_settle(d->user, min, 0, &d->budget, &d->claimed);
 }
 
 /**
