@@ -340,7 +340,7 @@ void kevent_forget_locked(struct kevent *k);
  * struct kevent_delivery - one call's worth of events on their way out
  * @user:	the queue
  * @claimed:	items claimed ahead, to be delivered first
- * @orphans:	kevents to be freed in the end: they were removed while claimed
+ * @orphans:	to be freed: kevents that were removed while claimed
  * @round:	marks the kevents it has dealt with
  * @budget:	see struct kevent_ops; the caller's, who may deliver more than once
  * @again:	some of these were active again meanwhile

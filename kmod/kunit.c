@@ -330,6 +330,27 @@ static void a_kevent_removed_under_a_claim_that_fails_is_not_put_back(struct kun
 	nothing_is_left(test);
 }
 
+static void a_kevent_removed_under_a_claim_does_not_outlive_its_batch(struct kunit *test)
+{
+	struct kevent_scene *s = scene_of(test);
+
+	add_user(test, 1, 0);
+	add_user(test, 2, 0);
+	post(test, 1, 5);
+	post(test, 2, 6);
+	KUNIT_ASSERT_EQ(test, 1, claim(test, 1));
+	count_free(claimed(test));
+	remove(test, KEVENT_USER, 1);
+	KUNIT_EXPECT_EQ(test, 0, freed);
+	kevent_delivery_done(&s->d, 1);
+	KUNIT_EXPECT_EQ(test, 1, freed);
+	KUNIT_ASSERT_EQ(test, 1, kevent_delivery_next(&s->d, 1));
+	KUNIT_EXPECT_EQ(test, 2, s->d.event[0].ident);
+	KUNIT_EXPECT_EQ(test, 0, hand_over(test, 1));
+	KUNIT_EXPECT_EQ(test, 1, freed);
+	nothing_is_left(test);
+}
+
 static void one_shot_ends_with_its_delivery_and_not_before(struct kunit *test)
 {
 	add_user(test, 1, KEVENT_ONESHOT);
@@ -528,6 +549,21 @@ static void a_kevent_can_be_removed_while_its_file_is_asked(struct kunit *test)
 	nothing_is_left(test);
 }
 
+static void a_kevent_removed_while_it_is_found_to_be_over_is_freed_at_once(struct kunit *test)
+{
+	struct kevent_scene *s = scene_of(test);
+
+	add_fake(test, 0);
+	fake_active(test, EPOLLIN);
+	s->fake.events = 0;
+	s->fake.meddle = meddle_remove;
+	KUNIT_EXPECT_EQ(test, 0, claim(test, 16));
+	KUNIT_EXPECT_EQ(test, 1, freed);
+	KUNIT_EXPECT_EQ(test, 0, kevent_delivery_end(&s->d, 0));
+	KUNIT_EXPECT_EQ(test, 1, freed);
+	KUNIT_EXPECT_EQ(test, 0, kevents(test));
+}
+
 static void meddle_disable(struct kunit *test)
 {
 	modify(test, KEVENT_POLL, scene_of(test)->fake.fd, POLLIN,
@@ -631,6 +667,7 @@ static struct kunit_case kevent_cases[] = {
 	KUNIT_CASE(what_is_posted_under_a_claim_that_fails_is_one_event),
 	KUNIT_CASE(a_kevent_removed_under_a_claim_is_freed_by_it),
 	KUNIT_CASE(a_kevent_removed_under_a_claim_that_fails_is_not_put_back),
+	KUNIT_CASE(a_kevent_removed_under_a_claim_does_not_outlive_its_batch),
 	KUNIT_CASE(one_shot_ends_with_its_delivery_and_not_before),
 	KUNIT_CASE(one_shot_that_is_modified_under_a_claim_lives_on),
 	KUNIT_CASE(one_shot_takes_no_posting_once_its_event_is_settled),
@@ -642,6 +679,7 @@ static struct kunit_case kevent_cases[] = {
 	KUNIT_CASE(edge_that_comes_while_it_is_asked_is_another_report),
 	KUNIT_CASE(a_wake_up_while_it_is_found_to_be_over_is_not_lost),
 	KUNIT_CASE(a_kevent_can_be_removed_while_its_file_is_asked),
+	KUNIT_CASE(a_kevent_removed_while_it_is_found_to_be_over_is_freed_at_once),
 	KUNIT_CASE(a_kevent_disabled_while_its_file_is_asked_sleeps_after_that),
 	KUNIT_CASE(a_close_under_a_claim_is_reported_afterwards),
 	KUNIT_CASE(min_events_are_claimed_all_or_none),

@@ -303,6 +303,7 @@ static void kevent_free_orphans(struct list_head *orphans)
 
 	list_for_each_entry_safe(k, next, orphans, dead_node)
 		kevent_free(k);
+	INIT_LIST_HEAD(orphans);
 }
 
 /* The next item to deliver, claimed, or NULL. */
@@ -461,6 +462,7 @@ unsigned int kevent_delivery_next(struct kevent_delivery *d, size_t max)
 		kevent_check_batch(d);
 		if (d->nr)
 			break;
+		kevent_free_orphans(&d->orphans);
 		cond_resched();
 	}
 	return d->nr;
@@ -589,6 +591,7 @@ void kevent_delivery_done(struct kevent_delivery *d, unsigned int nr)
 	spin_lock_irq(&d->user->lock);
 	kevent_batch_done_locked(d, nr);
 	spin_unlock_irq(&d->user->lock);
+	kevent_free_orphans(&d->orphans);
 }
 
 /**
