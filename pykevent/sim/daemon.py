@@ -253,11 +253,13 @@ def _complain(error: mount.CannotMountError) -> int:
 
 
 def foreground(options: Options) -> int:
-    """Serve in this process."""
+    """Serve in this process, which ends with that; returns where it cannot be done."""
     try:
-        return Daemon(options).run(_Printed(options))
+        status = Daemon(options).run(_Printed(options))
     except mount.CannotMountError as error:
         return _complain(error)
+    # Threads of libfuse's may still be about to end, which tell the interpreter so.
+    os._exit(status)
 
 
 def background(options: Options) -> int:

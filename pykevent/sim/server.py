@@ -151,6 +151,12 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             **options,
         )
 
+    @staticmethod
+    def _wrapper(call: Callable[..., int], *arguments: Any) -> int:
+        """Through which fusepy makes every call."""
+        stay_known()
+        return int(fuse.FUSE._wrapper(call, *arguments))
+
     # The directory
 
     def init(self, connection: int) -> int:
@@ -238,7 +244,6 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def read(self, path: bytes, buffer: Any, size: int, offset: int, fip: Any) -> int:
         """read(2)."""
-        stay_known()
         info = fip.contents
         if not info.fh:
             data = self._pid()[offset : offset + size]
@@ -263,7 +268,6 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def poll(self, path: bytes, fip: Any, handle: int | None, revents: Any) -> int:
         """poll(2)."""
-        stay_known()
         number = fip.contents.fh
         if not number:
             revents[0] = 0x41
@@ -277,7 +281,6 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         self, path: bytes, number: int, argument: int | None, fip: Any, flags: int, data: int | None
     ) -> int:
         """ioctl(2)."""
-        stay_known()
         handle = fip.contents.fh
         queue = self.system.queues.get(handle)
         number &= 0xFFFFFFFF

@@ -6,11 +6,17 @@ from __future__ import annotations
 import ctypes
 import threading
 
+import pytest
+
 from pykevent.sim.threads import stay_known
 
 THREADS = 50
 
 _libc = ctypes.CDLL(None)
+pytestmark = pytest.mark.skipif(
+    not hasattr(_libc, "__cxa_thread_atexit_impl"), reason="this libc is not glibc"
+)
+
 _Routine = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _python = ctypes.pythonapi
 _python.PyInterpreterState_Main.restype = ctypes.c_void_p
