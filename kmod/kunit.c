@@ -598,6 +598,57 @@ static void a_close_under_a_claim_is_reported_afterwards(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, kevents(test));
 }
 
+static unsigned int told;
+
+static int count_told(wait_queue_entry_t *wait, unsigned int mode, int sync,
+		      void *key)
+{
+	told++;
+	return 0;
+}
+
+/* Somebody who does not wait comes while somebody else looks. */
+static void meddle_look(struct kunit *test)
+{
+	KUNIT_EXPECT_TRUE(test, kevent_is_empty(scene_of(test)->user));
+}
+
+/* The same, by who had found something ready that is claimed by now. */
+static void meddle_deliver(struct kunit *test)
+{
+	nothing_is_left(test);
+}
+
+static void what_is_claimed_while_others_look_is_told_once_more(struct kunit *test)
+{
+	static void (*const others[])(struct kunit *test) = {
+		meddle_look, meddle_deliver,
+	};
+	struct kevent_scene *s = scene_of(test);
+	wait_queue_entry_t wait;
+	unsigned int i;
+
+	init_waitqueue_func_entry(&wait, count_told);
+	add_wait_queue(&s->user->poll_wait, &wait);
+	add_fake(test, 0);
+	/* who polls asks it, as a pipe, which is no queue of events */
+	rb_entry(s->user->tree.rb_node, struct kevent, node)->nested = false;
+	fake_active(test, EPOLLIN);
+	irq_work_sync(&s->user->poll_work);
+	for (i = 0; i < ARRAY_SIZE(others); i++) {
+		told = 0;
+		s->fake.meddle = others[i];
+		KUNIT_EXPECT_TRUE(test, kevent_has_ready(s->user, 1));
+		irq_work_sync(&s->user->poll_work);
+		KUNIT_EXPECT_EQ(test, 1, told);
+		/* nobody has looked in vain */
+		KUNIT_EXPECT_TRUE(test, kevent_has_ready(s->user, 1));
+		irq_work_sync(&s->user->poll_work);
+		KUNIT_EXPECT_EQ(test, 1, told);
+	}
+	remove_wait_queue(&s->user->poll_wait, &wait);
+}
+
 static void min_events_are_claimed_all_or_none(struct kunit *test)
 {
 	struct kevent_scene *s = scene_of(test);
@@ -682,6 +733,7 @@ static struct kunit_case kevent_cases[] = {
 	KUNIT_CASE(a_kevent_removed_while_it_is_found_to_be_over_is_freed_at_once),
 	KUNIT_CASE(a_kevent_disabled_while_its_file_is_asked_sleeps_after_that),
 	KUNIT_CASE(a_close_under_a_claim_is_reported_afterwards),
+	KUNIT_CASE(what_is_claimed_while_others_look_is_told_once_more),
 	KUNIT_CASE(min_events_are_claimed_all_or_none),
 	KUNIT_CASE(what_is_modified_before_its_event_is_settled_ends_with_it),
 	KUNIT_CASE(times_that_cannot_be_told_are_refused),

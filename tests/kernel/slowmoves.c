@@ -472,6 +472,31 @@ static void keep_works_busy(int q, struct sender *s, pthread_t *thread,
 	}
 }
 
+static void let_works_go(struct sender *s, const pthread_t *thread, int (*fd)[2])
+{
+	unsigned int i;
+
+	for (i = 0; i < WORKS; i++) {
+		sender_end(&s[i], thread[i]);
+		close(fd[i][0]);
+		close(fd[i][1]);
+	}
+}
+
+/* Though the kernel's threads are about to move them, as far as they know. */
+static void receives_from_empty_sockets_that_are_locked_are_not_ready(void)
+{
+	pthread_t thread[WORKS];
+	struct sender s[WORKS];
+	int q = queue_open(), fd[WORKS][2];
+
+	need_feature(q, KEVENT_FEATURE_NAIO);
+	keep_works_busy(q, s, thread, fd);
+	CHECK(!readable(q, 0));
+	let_works_go(s, thread, fd);
+	close(q);
+}
+
 static uint64_t unread_in_all(int (*fd)[2])
 {
 	uint64_t bytes = 0;
@@ -527,11 +552,7 @@ static void one_wait_moves_a_bounded_amount_of_what_does_not_end(void)
 	/* nor does one that may sleep move all of one before it does */
 	begin_send(alone, 0, last, LONG, 2 * LONG);
 	CHECK_EQ(wait_events(alone, &ev, 1, 1, NSEC_PER_SEC), 0);
-	for (i = 0; i < WORKS; i++) {
-		sender_end(&s[i], thread[i]);
-		close(locked[i][0]);
-		close(locked[i][1]);
-	}
+	let_works_go(s, thread, locked);
 	/* and what is left is moved all the same */
 	CHECK_EQ(wait_events(alone, &ev, 1, 1, PATIENCE), 1);
 	check_received(&ev, 0, LONG);
@@ -876,6 +897,7 @@ static const struct test_case cases[] = {
 	TEST(memory_of_before_a_modify_is_left_alone),
 	LONG_TEST(a_waiter_that_is_the_last_to_use_a_socket_closes_it, 120),
 	TEST(what_a_waiter_closes_does_not_linger),
+	TEST(receives_from_empty_sockets_that_are_locked_are_not_ready),
 	TEST(one_wait_moves_a_bounded_amount_of_what_does_not_end),
 	TEST(a_protocol_on_top_of_tcp_ends_transfers_and_refuses_more),
 	TEST(who_waits_for_a_receive_to_let_go_can_be_killed),
