@@ -44,6 +44,7 @@ from pykevent.requests import (
     Request,
     check_range,
     descriptor_of,
+    encoded,
     receive_flags,
     receive_length,
     removal,
@@ -354,7 +355,8 @@ class Queue:
 
         `multishot`: again and again.  Each wait that returns an event of it has put what the event
         tells of into the buffer, at its beginning; `done` is true after the last one, which is that
-        of the end of the stream, of an error or of the close.  The next wait of any thread
+        of the end of the stream, of an error or of the close (0 bytes alone may be a datagram that
+        is empty).  The next wait of any thread
         overwrites the buffer: send a copy of it (``bytes(buffer[:moved])``, or `received`), or use
         `dispatch`, with which there is none after an event until `Transfer.resume`, and resume
         once the send is done.  With several threads take the number of bytes from the event, not
@@ -456,10 +458,15 @@ class Queue:
         """Apply changes in order, then `wait`; ioctl CHANGE_WAIT, one call where all fits in it.
 
         Returns 0 or -errno for each change, and the events.  If a change failed it does not wait.
+        A transfer is a change as `naio_event` makes it; it has no handle then.
+
+            changes = [Change(Op.ADD, user_event(1)), Change(Op.REMOVE, user_event(2))]
+            results, events = queue.change_and_wait(changes, timeout=1)
+
         With ``min=0, max=0`` only the changes are made.  Raises as `wait` does;
         `ChangesAppliedError` where the changes were made and the events did not fit.
         """
-        entries = [change.encode() for change in changes]
+        entries = [encoded(change, Change) for change in changes]
         deadline = make_deadline(timeout, timeout_ns, deadline_ns, clock)
         _check_room(min, max)
         results: list[int] = []
@@ -495,13 +502,13 @@ class Queue:
         return transfer
 
     def _submit(self, transfer: Transfer) -> None:
-        self._single(_ADD_ONE, transfer.encode(), _REQUEST_RESULT, _NAIO, transfer.kind)
+        self._single(_ADD_ONE, transfer._encode(), _REQUEST_RESULT, _NAIO, transfer.kind)
 
     def _resume(self, transfer: Transfer) -> None:
         if transfer.done:
             raise ended_error()
         try:
-            self._single(_MODIFY_ONE, transfer.encode(), _REQUEST_RESULT, _NAIO, transfer.kind)
+            self._single(_MODIFY_ONE, transfer._encode(), _REQUEST_RESULT, _NAIO, transfer.kind)
         except FileNotFoundError:
             raise ended_error() from None
 
@@ -565,11 +572,11 @@ class Queue:
 
     def _many(self, number: Callable[[int], int], requests: Iterable[Request]) -> list[int]:
         # All are encoded before the first is sent: a bad one raises with nothing done.
-        entries = [request.encode() for request in requests]
+        entries = [encoded(request, Request) for request in requests]
         return self._batch(number, entries, abi.MAX_REQUESTS, _REQUEST_RESULT)
 
     def _one(self, number: int, request: Request) -> bytearray:
-        entry = request.encode()
+        entry = encoded(request, Request)
         return self._single(number, entry, _REQUEST_RESULT, request.type, request.events)
 
     def _single(

@@ -4,6 +4,7 @@
 import io
 import operator
 import os
+import socket
 import struct
 import sys
 import time
@@ -61,7 +62,9 @@ def descriptor_of(fileobj: FileLike) -> int:
         if not isinstance(fd, int):
             raise TypeError(f"fileno() of {fileobj!r} returned {fd!r}, not an int")
     if fd < 0:
-        raise ValueError(f"{fd} is no descriptor ({fileobj!r})")
+        if fileobj is fd:
+            raise ValueError(f"{fd} is no descriptor")
+        raise ValueError(f"{fd} is no descriptor: was it closed? ({fileobj!r})")
     return fd
 
 
@@ -139,6 +142,7 @@ class Request:
                 check_range(value, 64, "a param")
             check_range(self.cookie, 64, "cookie")
             check_range(self.type, 16, "type")
+            check_range(op, 16, "op")
             check_range(self.flags, 32, "flags")
             check_range(self.events, 32, "events")
             raise
@@ -157,9 +161,25 @@ class Change:
     def encode(self) -> bytes:
         """The 56 bytes of ``struct kevent_request``."""
         request = self.request
+        if not isinstance(request, Request):
+            raise wrong_kind(request, Request)
         if self.op == Op.REMOVE:
             request = removal(request.type, request.ident, stale=bool(request.flags & Flags.STALE))
         return request.encode(self.op)
+
+
+def wrong_kind(given: object, wanted: type[Request] | type[Change]) -> TypeError:
+    """What is said of something else where a request, or a change, was to be given."""
+    if wanted is Change:
+        return TypeError(f"a change is a Change(Op.ADD, request) or the like, not {given!r}")
+    return TypeError(f"a request is what user_event() and its kind make, not {given!r}")
+
+
+def encoded(given: Request | Change, wanted: type[Request] | type[Change]) -> bytes:
+    """The 56 bytes of what has to be a request, or a change; TypeError for anything else."""
+    if not isinstance(given, wanted):
+        raise wrong_kind(given, wanted)
+    return given.encode()
 
 
 def removal(kind: EventType | int, ident: FileLike, *, stale: bool = False) -> Request:
@@ -323,8 +343,11 @@ def sendfile_argument(
 
     `length` None: all up to the end of the file.
     """
-    if type(file) is not int and isinstance(file, (str, bytes, os.PathLike)):
-        raise TypeError(f"{file!r} is not an open file: open() it first")
+    if type(file) is not int:
+        if isinstance(file, (str, bytes, os.PathLike)):
+            raise TypeError(f"{file!r} is not an open file: open() it first")
+        if isinstance(file, socket.socket):
+            raise TypeError(f"a socket is sent to, not from: sendfile(socket, file), not {file!r}")
     # By way of a view, for bytes() makes them of numbers as well.
     prefix = prefix if type(prefix) is bytes else bytes(view_of(prefix, "prefix"))
     suffix = suffix if type(suffix) is bytes else bytes(view_of(suffix, "suffix"))

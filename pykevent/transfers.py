@@ -139,7 +139,7 @@ class Transfer:
         self.ident = 0
         """The number that its events have; 2**63 or more."""
         self.moved = 0
-        """Bytes, once `done`; of a multishot those that the latest event told of."""
+        """Bytes, once `done`; of a multishot those that the latest event, or cancel(), told of."""
         self.error = 0
         """An errno once `done`, or 0; ECANCELED if it was cancelled or the socket was closed."""
         self.truncated = False
@@ -167,10 +167,12 @@ class Transfer:
         """End it, if it has not ended; ioctl REMOVE.
 
         True: the kernel does not touch the buffer any more, and the handle is `done`: `moved`
-        bytes had been, `error` is ECANCELED unless it had ended before.  No event comes, unless
-        another thread's wait was being handed it at this moment: then both say the same.  False:
-        its event was delivered; where another thread's wait has it, the handle is `done` in a
-        moment, unless that is a wait of another queue object (`Queue.fromfd`).
+        bytes had been, of a multishot those that no event has told of, so take `received` before;
+        `error` is ECANCELED unless it had ended before.  No event comes, unless another thread's
+        wait was being handed it at this moment: then both say the same.  False: it had ended, as
+        its event or an earlier cancel() has said; where another thread's wait has the event, the
+        handle is `done` in a moment, unless that is a wait of another queue object
+        (`Queue.fromfd`).
         """
         return self._queue._cancel(self)
 
@@ -203,7 +205,7 @@ class Transfer:
             raise transfer_error(self.error, events=self.kind, broken=self.broken)
         return self.moved
 
-    def encode(self) -> bytes:
+    def _encode(self) -> bytes:
         """The 56 bytes of ``struct kevent_request``.
 
         Raises as encoding a `Request` does, and ValueError for a length that is refused.
@@ -226,7 +228,7 @@ class Transfer:
             # Which says what does not fit.
             return naio_event(self.ident, kind, fd, address, length, flags, self._cookie).encode()
 
-    def tell(self, event: Event, flags: int) -> None:
+    def _tell(self, event: Event, flags: int) -> None:
         """An event of it, with these flags, has arrived."""
         self.moved = event.data
         self.error = event.error
@@ -234,18 +236,18 @@ class Transfer:
         self.broken = flags & _BROKEN != 0
         if flags & _LAST:
             self._done = True
-            self.release()
+            self._release()
         else:
             self._told = True
 
-    def settle(self, moved: int, error: int) -> None:
+    def _settle(self, moved: int, error: int) -> None:
         """It has ended, without an event, and come to that."""
         self.moved, self.error = moved, error
         self.truncated = self.broken = False
         self._done = True
-        self.release()
+        self._release()
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """The buffer is its owner's again, and the socket is not needed any more."""
         self._fileobj = -1
         if isinstance(self._memory, Exported):
@@ -277,7 +279,7 @@ class Transfers:
                     del self._all[ident]
                 except BaseException:
                     del self._all[ident]
-                    transfer.release()
+                    transfer._release()
                     raise
 
     @property
@@ -295,7 +297,7 @@ class Transfers:
         with self.lock:
             transfer = self._all.pop(ident, None)
             if transfer is not None:
-                transfer.settle(moved, error)
+                transfer._settle(moved, error)
 
     def delivered(self, events: Iterable[Event]) -> None:
         """Events have arrived, of transfers or not, perhaps of none of these."""
@@ -310,13 +312,13 @@ class Transfers:
                     flags = _and(event.flags, -1)  # a plain number
                     if flags & _LAST:
                         del self._all[event.ident]
-                    transfer.tell(event, flags)
+                    transfer._tell(event, flags)
 
     def forked(self) -> None:
         """In a forked child: they are the parent's."""
         self.lock = threading.RLock()
         for transfer in self._all.values():
-            transfer.settle(0, errno.ECANCELED)
+            transfer._settle(0, errno.ECANCELED)
         self._all.clear()
 
 

@@ -3,12 +3,14 @@
 
 import socket
 import time
+from typing import Any
 
 import pytest
 
 import pykevent
 from pykevent import Change, EventType, Flags, InodeEvents, Op, PollEvents, Request, SocketEvents
 from pykevent.abi import REQUEST, kevent_request
+from pykevent.requests import encoded
 
 
 def decode(request: Request | Change) -> kevent_request:
@@ -34,8 +36,32 @@ def test_the_descriptor_is_the_one_of_the_moment_of_the_call() -> None:
     one = socket.socket()
     request = pykevent.socket_event(one, SocketEvents.RECV)
     one.close()
-    with pytest.raises(ValueError, match="-1 is no descriptor"):
+    with pytest.raises(ValueError, match="-1 is no descriptor: was it closed"):
         request.encode()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ((Op.ADD, pykevent.user_event(1)), Request),
+        (Change(Op.ADD, pykevent.user_event(1)), Request),
+        (pykevent.user_event(1), Change),
+        (Change(Op.REMOVE, (EventType.USER, 1)), Change),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_request_or_change_is_told_what_is(given: Any, wanted: Any) -> None:
+    with pytest.raises(TypeError, match=r"user_event\(\)|Change\(Op.ADD, request\)"):
+        encoded(given, wanted)
+
+
+def test_an_op_is_a_number() -> None:
+    with pytest.raises(TypeError, match="op must be an int"):
+        Change("add", pykevent.user_event(1)).encode()  # type: ignore[arg-type]
+
+
+def test_a_file_to_send_is_not_the_socket() -> None:
+    with socket.socket() as one, pytest.raises(TypeError, match=r"sendfile\(socket, file\)"):
+        pykevent.sendfile_argument(one, 0, None)
 
 
 @pytest.mark.parametrize("kind", [EventType.SOCKET, EventType.POLL, EventType.INODE])
