@@ -201,7 +201,8 @@ void kevent_put_last_file(struct file *file, struct kevent_account *account,
  * kevent_put_others_files - have closed what others have just let go of
  *
  * For a thread of the kernel's whose call of a socket may have done so: all that
- * such threads close waits for one another, and this may not end.
+ * such threads close waits for one another, and this may not end.  Where too many
+ * are on their way that thread is kept waiting, and not those of others.
  */
 void kevent_put_others_files(void)
 {
@@ -209,6 +210,8 @@ void kevent_put_others_files(void)
 
 	if (last)
 		kevent_last_put(last);
+	else
+		flush_delayed_fput();
 }
 
 /**

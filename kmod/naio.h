@@ -46,7 +46,8 @@ enum kevent_lane_nr {
  * @flight_node: in the list of those whose socket was in flight
  * @flight_wait: how many times that list is gone through until it is kicked again
  * @flight_left: how many of these are left; it is written in the list, or to be
- * @work:	moves the first one, and those behind it
+ * @work:	moves the first one, and those behind it that are of the same user
+ * @payer:	of the user for whom that was queued, until it begins; only compared
  * @works:	how many times that is queued or runs
  */
 struct kevent_lane {
@@ -62,6 +63,7 @@ struct kevent_lane {
 	unsigned int flight_wait;
 	unsigned int flight_left;
 	struct work_struct work;
+	const struct kevent_account *payer;
 	atomic_t works;
 };
 

@@ -20,9 +20,9 @@
  * until it is not any more: from then on nobody touches its memory.  What is
  * moved is moved without waiting, so that is soon.
  *
- * The work belongs to the user whose transfer was first when it was started: who
- * keeps sockets locked keeps waiting none but their own transfers, and those of who
- * shares a socket with them.
+ * The work belongs to the user whose transfer was first when it was started, and
+ * moves no others': who keeps sockets locked keeps waiting none but their own
+ * transfers, and those of who shares a socket with them.
  */
 #include <linux/cred.h>
 #include <linux/file.h>
@@ -95,8 +95,12 @@ static void kevent_lane_start_locked(struct kevent_lane *lane)
 
 	if (!t || !t->prepared || (t->multishot && !kevent_lane_ends(t)))
 		return;
+	/* one that has yet to begin sees whose turn it is */
+	if (lane->payer)
+		return;
+	lane->payer = t->kevent.user->account;
 	atomic_inc(&lane->works);
-	if (!queue_work(t->kevent.user->account->naio, &lane->work))
+	if (!queue_work(lane->payer->naio, &lane->work))
 		atomic_dec(&lane->works);
 }
 
@@ -322,10 +326,12 @@ static void kevent_land(struct work_struct *work)
 
 /*
  * The first transfer, made the current one, or NULL where it cannot be moved
- * now, or, by a WAIT, is not the one @wanted.
+ * now, or, by a WAIT, is not the one @wanted.  A work leaves what another user
+ * than @payer has to pay for to another one.
  */
 static struct kevent_naio *kevent_lane_begin(struct kevent_lane *lane,
-					     const struct kevent_naio *wanted)
+					     const struct kevent_naio *wanted,
+					     const struct kevent_account *payer)
 {
 	struct kevent_naio *t;
 
@@ -336,6 +342,10 @@ static struct kevent_naio *kevent_lane_begin(struct kevent_lane *lane,
 		t = NULL;
 	if (t && (wanted ? t != wanted : t->multishot && !kevent_lane_ends(t)))
 		t = NULL;
+	if (t && !wanted && t->kevent.user->account != payer) {
+		kevent_lane_start_locked(lane);
+		t = NULL;
+	}
 	if (t) {
 		WRITE_ONCE(lane->current_one, t);
 		lane->again = false;
@@ -410,6 +420,7 @@ static int kevent_lane_step(struct kevent_naio *t, struct file *file)
 	if (!file) {
 		t->error = ECANCELED;
 		t->moved = t->multishot ? 0 : t->moved;
+		t->truncated = false;
 		t->broken = true;
 		return 1;
 	}
@@ -429,11 +440,16 @@ static void kevent_lane_do(struct kevent_lane *lane)
 {
 	struct file *file = kevent_end_file(lane->end);
 	unsigned int steps = KEVENT_LANE_STEPS;
+	const struct kevent_account *payer;
 	bool more = true;
 	int ret = 0;
 
+	spin_lock_irq(&lane->lock);
+	payer = lane->payer;
+	lane->payer = NULL;
+	spin_unlock_irq(&lane->lock);
 	while (more && ret >= 0 && steps--) {
-		struct kevent_naio *t = kevent_lane_begin(lane, NULL);
+		struct kevent_naio *t = kevent_lane_begin(lane, NULL, payer);
 		struct mem_cgroup *memcg;
 
 		more = false;
@@ -500,7 +516,7 @@ void kevent_lane_run(struct kevent_naio *t, size_t *budget)
 		kevent_lane_hand_over(lane);
 		return;
 	}
-	if (!kevent_lane_begin(lane, t))
+	if (!kevent_lane_begin(lane, t, NULL))
 		return;
 	/* claimed with what is not so any more: to be looked at again */
 	if (READ_ONCE(t->kevent.state) & KEVENT_MODIFIED) {

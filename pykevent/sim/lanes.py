@@ -4,7 +4,8 @@ lane for each direction.
 
 Only the first of a lane is ever moved, and by one thread at a time, which makes itself known as the
 lane's current one: the caller that has just queued it where nothing was before it; the lane's work,
-which one of the user's movers does when the socket calls; or, of a multishot, a WAIT alone.
+which one of the user's movers does when the socket calls; or, of a multishot, a WAIT alone, until
+the socket is closed.
 Whoever wants a transfer gone while it is current waits until it is not any more: from then on
 nobody touches its memory.
 """
@@ -48,6 +49,11 @@ class Waiting(Protocol):
         ...
 
     @property
+    def pending(self) -> bool:
+        """It has something to tell that came before the close, if there was one."""
+        ...
+
+    @property
     def user(self) -> User:
         """The queue that it is of."""
         ...
@@ -82,7 +88,18 @@ class Lane:
         self._working = 0
 
     def _first(self) -> Waiting | None:
-        return next(iter(self._queue), None)
+        """The next one to be moved or ended.
+
+        A multishot that has to tell of what came before the close keeps nobody waiting meanwhile.
+        """
+        first = next(iter(self._queue), None)
+        if first is None or not first.pending or not self._end.closed():
+            return first
+        return next((each for each in self._queue if not each.pending), None)
+
+    def _waits(self, transfer: Waiting) -> bool:
+        """Whether it is for a WAIT to move it: a multishot ends without, for those behind it."""
+        return transfer.standing and not self._end.closed()
 
     def is_first(self, transfer: Waiting) -> bool:
         """Whether it is a transfer's turn."""
@@ -95,16 +112,16 @@ class Lane:
             if self._current is not None:
                 self._again = True
                 return
+            told = next(iter(self._queue), None)
             first = self._first()
             # Who prepares it kicks, too.
-            if first is None or not first.prepared:
-                return
-            if not first.standing:
-                if not self._scheduled:
-                    self._scheduled = True
-                    first.user.account.movers.start(self._work)
-                return
-        first.called(self._end.closed())
+            if first is None or not first.prepared or self._waits(first):
+                first = None
+            if first is not None and not self._scheduled:
+                self._scheduled = True
+                first.user.account.movers.start(self._work)
+        if told is not None and told.prepared and told.standing:
+            told.called(self._end.closed())
 
     def settle(self, end: float) -> None:
         """Wait for what is being moved now, until a point in time at most."""
@@ -168,7 +185,7 @@ class Lane:
             # Whoever has the current one looks after what comes next.
             if first is None or self._current is not None or not first.prepared or first.held:
                 return None
-            if first is not wanted if wanted is not None else first.standing:
+            if first is not wanted if wanted is not None else self._waits(first):
                 return None
             self._current = first
             self._again = False

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from pykevent.abi import EventFlags
 from pykevent.sim import moving
-from pykevent.sim.client import Borrowed, Client
+from pykevent.sim.client import Borrowed, BorrowedSocket, Client
+from pykevent.sim.ends import End
 from pykevent.sim.kevent import (
     ASLEEP,
     DISABLED,
+    DISPATCH,
     MODIFIED,
     MULTISHOT,
     ONESHOT,
@@ -28,7 +30,7 @@ from pykevent.sim.kevent import (
     Request,
     Target,
 )
-from pykevent.sim.lanes import BLOCKED, ENDED
+from pykevent.sim.lanes import BLOCKED, ENDED, Lane
 from pykevent.sim.memory import Current, Memory, check_range
 from pykevent.sim.transfer import Transfer
 
@@ -41,7 +43,7 @@ _LAST = int(EventFlags.LAST)
 class MultishotKevent(Transfer):
     """A row of receives."""
 
-    __slots__ = ("_address", "_drained", "_length", "_memory", "_pending")
+    __slots__ = ("_address", "_drained", "_length", "_listens", "_memory", "pending")
 
     condition = True
     counts = True
@@ -51,8 +53,8 @@ class MultishotKevent(Transfer):
         super().__init__(user, request)
         self._address, self._length = request.param0, request.param1
         self._memory: Memory | None = None
-        self._pending = False
-        """What was received has not been delivered yet."""
+        self.pending = False
+        self._listens = False
         self._drained = False
         """The socket had nothing more."""
 
@@ -76,6 +78,11 @@ class MultishotKevent(Transfer):
         if old is not None:
             memories.uncharge(account, old, 0)
         self._address, self._length = request.param0, request.param1
+
+    def _start(self, borrowed: Borrowed, client: Client, end: End, lane: Lane) -> None:
+        with BorrowedSocket(borrowed.fd) as sock:
+            self._listens = bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        super()._start(borrowed, client, end, lane)
 
     def let_go(self) -> None:
         """The memory is not received into any more."""
@@ -104,13 +111,13 @@ class MultishotKevent(Transfer):
             self._aim(request, target.client)
         if end.closed():
             lane.kick()
-        elif not request.flags & DISABLED and (self._pending or self._would()):
+        elif not request.flags & DISABLED and (self.pending or self._would()):
             self.user.activity(self)
 
     def cancel(self) -> tuple[int, int]:
         """How many bytes were received and not reported, and how it ended."""
         moved, error = super().cancel()
-        return moved if self._pending else 0, error
+        return moved if self.pending else 0, error
 
     # Receiving
 
@@ -129,7 +136,7 @@ class MultishotKevent(Transfer):
             self._moved, self._truncated = moving.receive_packet(
                 sock, space, self._address, self._length
             )
-        self._pending = True
+        self.pending = True
         poller = select.poll()
         poller.register(sock, select.POLLIN | select.POLLRDHUP)
         left = sum(bits for _, bits in poller.poll(0))
@@ -149,9 +156,11 @@ class MultishotKevent(Transfer):
         self._moved, self._truncated = 0, False
 
     def complete(self) -> None:
-        """It was the last one; whoever moved it tells."""
-        self._done = self._pending = True
-        self.let_go()
+        """It was the last one, of which is told whatever a MODIFY has said meanwhile."""
+        self.pending = True
+        with self.user.lock:
+            self.state &= ~ASLEEP
+        super().complete()
 
     def called(self, closed: bool) -> None:
         """There may be something to receive; the close is told also of what is disabled."""
@@ -170,17 +179,20 @@ class MultishotKevent(Transfer):
     def _would(self) -> bool:
         """Whether a WAIT would receive something, or find the end."""
         end, lane = self._end, self._lane
-        return end is not None and lane is not None and lane.is_first(self) and end.readable()
+        if end is None or lane is None or not lane.is_first(self):
+            return False
+        # There is an error, of which a poll says nothing.
+        return self._listens or end.readable()
 
     def poll(self, event: Event | None) -> int:
         """Receive, if it is its turn, where there is an @event to tell of it."""
-        if not self._pending:
+        if not self.pending:
             lane = self._lane
             if event is None:
                 return self.events if self._would() else 0
             if lane is not None:
                 lane.run(self)
-            if not self._pending:
+            if not self.pending:
                 return 0
         if event is not None:
             self.peek(self.item, event)
@@ -190,9 +202,13 @@ class MultishotKevent(Transfer):
 
     def consume(self, item: Item, event: Event) -> bool:
         """It was told of; whether there may be more."""
-        self._pending = False
+        self.pending = False
         if self._done:
             # Whatever a MODIFY has said meanwhile.
             self.flags |= ONESHOT
             self.state &= ~MODIFIED
+        elif self._end is not None and self._end.closed():
+            # That is still to be told, and nobody will call again.
+            self.flags &= ~DISPATCH
+            return True
         return not self._drained

@@ -73,6 +73,8 @@ class Transfer(Kevent):
     all_flags = WAITALL | MULTISHOT
     standing = False
     """It is a row, of which none is moved but by a WAIT."""
+    pending = False
+    """Of a row: what was received has not been delivered yet."""
 
     def __init__(self, user: User, request: Request) -> None:
         super().__init__(user, request)

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -522,6 +522,44 @@ def test_one_of_a_listening_socket_ends_at_once(
         assert (event.error, event.last) == (error, True)
 
 
+def test_who_polls_a_queue_is_told_of_one_of_a_listening_socket(queue: Queue) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        queue.recv_into(server, bytearray(10), multishot=True)
+        queue.add(pykevent.user_event(1))
+        assert select.select([queue], [], [], 0)[0] == [queue]
+        queue.post(1)
+        events = queue.wait(10, min=2)
+        assert sorted(event.error for event in events) == [0, errno.ENOTCONN]
+
+
+@kinds(ALL)
+@pytest.mark.parametrize("mode", [Flags(0), Flags.DISABLED])
+def test_a_close_ends_what_is_behind_one_of_another_queue(
+    queue: Queue, new_queue: Callable[[], Queue], ends: Pair, mode: Flags
+) -> None:
+    near, _ = ends
+    other = new_queue()
+    memory = Exported(bytearray(10), writable=True)
+    other.add(multishot_event(near, memory, mode))
+    queue.recv_into(near, bytearray(10))
+    near.close()
+    for each in (queue, other):
+        event = one(each)
+        assert (event.data, event.error, event.last) == (0, errno.ECANCELED, True)
+        assert now(each) == []
+    assert other.info().kevents == 0
+
+
+@kinds(PACKETS)
+def test_the_close_is_not_said_to_be_truncated(queue: Queue, ends: Pair) -> None:
+    near, far = ends
+    queue.recv_into(near, bytearray(1), multishot=True)
+    far.send(b"abc")
+    assert one(queue).flags == EventFlags.TRUNCATED
+    near.close()
+    assert one(queue).flags == EventFlags.LAST | EventFlags.ERROR | EventFlags.BROKEN
+
+
 @pytest.mark.parametrize("multishot", [True, False])
 def test_what_is_in_the_error_queue_makes_nothing_ready(queue: Queue, multishot: bool) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -591,6 +629,20 @@ def test_what_comes_behind_a_receive_that_had_no_room_is_told(
 
 
 @pytest.mark.needs("INODE")
+@kinds(ALL)
+def test_what_was_received_and_not_told_stays_where_it_is_if_the_buffer_is_replaced(
+    queue: Queue, ends: Pair, untold: Exported
+) -> None:
+    near, far = ends
+    other = Exported(bytearray(10), writable=True)
+    queue.modify(multishot_event(near, other))
+    assert one(queue).data == 5
+    assert (untold.source[:5], other.source) == (b"first", bytes(10))
+    far.send(b"second")
+    assert (one(queue).data, untold.source[:5], other.source[:6]) == (6, b"first", b"second")
+
+
+@pytest.mark.needs("INODE")
 @kinds([*STREAMS, "UNIX seqpacket"])
 def test_the_end_behind_a_receive_that_had_no_room_is_told(
     queue: Queue, ends: Pair, untold: Exported
@@ -602,14 +654,15 @@ def test_the_end_behind_a_receive_that_had_no_room_is_told(
 
 
 @pytest.mark.needs("INODE")
-@pytest.mark.parametrize("disabled", [False, True])
+@pytest.mark.parametrize("mode", [Flags(0), Flags.DISABLED, Flags.DISPATCH])
 @kinds(ALL)
 def test_the_close_behind_a_receive_that_had_no_room_is_told(
-    queue: Queue, ends: Pair, untold: Exported, disabled: bool
+    queue: Queue, ends: Pair, untold: Exported, mode: Flags
 ) -> None:
     near = ends[0]
-    if disabled:
-        queue.modify(multishot_event(near, untold, Flags.DISABLED))
+    if mode:
+        queue.modify(multishot_event(near, untold, mode))
+    if mode == Flags.DISABLED:
         assert now(queue) == []
     near.close()
     assert (one(queue).data, untold.source[:5]) == (5, b"first")

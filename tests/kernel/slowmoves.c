@@ -807,6 +807,51 @@ static void a_close_ends_what_is_behind_the_multishot_of_another_queue(void)
 	}
 }
 
+/* By who has opened it. */
+static int queue_of_nobody(void)
+{
+	int q;
+
+	SYS(syscall(SYS_setresuid, NOBODY, 0, 0));
+	q = queue_open();
+	SYS(syscall(SYS_setresuid, 0, 0, 0));
+	return q;
+}
+
+/* Each of them has works of the kernel's, which hand the socket to each other. */
+static void receives_of_two_users_by_one_socket_end_without_a_wait(void)
+{
+	static const char text[] = "abcdefghijklmnopqrstuvwxyz";
+	static char buffer[sizeof(text)];
+	uint64_t end = now_ns() + PATIENCE;
+	struct kevent_event ev;
+	unsigned int i;
+	int q[2], fd[2];
+
+	need_root();
+	q[0] = queue_open();
+	q[1] = queue_of_nobody();
+	need_feature(q[0], KEVENT_FEATURE_NAIO);
+	tcp_pair(fd);
+	for (i = 0; i < sizeof(text); i++)
+		CHECK_EQ(add_receive(q[i % 2], i, buffer + i, 1, fd[0], 0), 0);
+	CHECK_EQ(SYS(write(fd[1], text, sizeof(text))), sizeof(text));
+	while (memcmp(buffer, text, sizeof(text))) {
+		if (now_ns() > end)
+			FAIL("only %zu came", strlen(buffer));
+		sched_yield();
+	}
+	for (i = 0; i < sizeof(text); i++) {
+		CHECK_EQ(wait_events(q[i % 2], &ev, 1, 1, PATIENCE), 1);
+		check_received(&ev, i, 1);
+	}
+	for (i = 0; i < 2; i++) {
+		check_silent(q[i]);
+		close(q[i]);
+		close(fd[i]);
+	}
+}
+
 /* Pages that a user may pin, and some of them. */
 #define PAGES	8
 #define MANY	6
@@ -905,6 +950,7 @@ static const struct test_case cases[] = {
 	TEST(who_polls_a_queue_does_not_wait_for_a_locked_socket),
 	TEST(a_multishot_that_is_removed_gives_way_to_the_next),
 	TEST(a_close_ends_what_is_behind_the_multishot_of_another_queue),
+	TEST(receives_of_two_users_by_one_socket_end_without_a_wait),
 	TEST(pages_of_before_a_fork_or_an_execve_count_for_the_user),
 };
 
