@@ -202,7 +202,8 @@ void kevent_put_last_file(struct file *file, struct kevent_account *account,
  *
  * For a thread of the kernel's whose call of a socket may have done so: all that
  * such threads close waits for one another, and this may not end.  Where too many
- * are on their way that thread is kept waiting, and not those of others.
+ * are on their way the kernel's own way is left to them: not here, for what is
+ * closed may be a queue, of which the transfer is that is being moved.
  */
 void kevent_put_others_files(void)
 {
@@ -210,8 +211,6 @@ void kevent_put_others_files(void)
 
 	if (last)
 		kevent_last_put(last);
-	else
-		flush_delayed_fput();
 }
 
 /**

@@ -343,7 +343,7 @@ static struct kevent_naio *kevent_lane_begin(struct kevent_lane *lane,
 	if (t && (wanted ? t != wanted : t->multishot && !kevent_lane_ends(t)))
 		t = NULL;
 	if (t && !wanted && t->kevent.user->account != payer) {
-		kevent_lane_start_locked(lane);
+		kevent_lane_call_locked(lane);
 		t = NULL;
 	}
 	if (t) {

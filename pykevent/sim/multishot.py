@@ -157,10 +157,16 @@ class MultishotKevent(Transfer):
 
     def complete(self) -> None:
         """It was the last one, of which is told whatever a MODIFY has said meanwhile."""
-        self.pending = True
-        with self.user.lock:
+        self.let_go()
+        user = self.user
+        with user.lock:
             self.state &= ~ASLEEP
-        super().complete()
+            # In this order: who finds it pending tells whether it was the last.
+            self._done = True
+            self.pending = True
+            wake = user.ready_locked(self)
+        if wake:
+            user.poked()
 
     def called(self, closed: bool) -> None:
         """There may be something to receive; the close is told also of what is disabled."""
