@@ -137,9 +137,10 @@ struct kevent_sendfile {
  *
  * With KEVENT_MULTISHOT it is a row of transfers into the same memory.  Each is
  * made by the WAIT that reports it, or by one before that had no room left for
- * its event; until the next one the memory is the caller's.  The event that tells of the end of file, of an error or of the
- * close has KEVENT_EVENT_LAST and is the last one.  KEVENT_DISPATCH makes each
- * event wait for a MODIFY, which may give other memory.
+ * its event; until the next one the memory is the caller's.  The event that
+ * tells of the end of file, of an error or of the close has KEVENT_EVENT_LAST
+ * and is the last one.  KEVENT_DISPATCH makes each event wait for a MODIFY,
+ * which may give other memory.
  */
 struct kevent_request {
 	__u64 ident;
