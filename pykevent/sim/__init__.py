@@ -8,8 +8,8 @@ open.  `client` reaches the descriptors of clients, `hub` hears of everything th
 `registration` watches what can be polled, `watches` inodes, `closes` and `marks` the end of files,
 `releases` that of queues.  `naio`, `sendfile` and `multishot` are transfers, on `transfer`; `lanes`
 their order, `ends` their sockets, `movers` and `moving` who moves, `memory` the clients' memory.
-`server` is the FUSE side, `threads` what libfuse has of them, `mount` and `daemon` are the process
-around it.
+`server` is the FUSE side, `threads` what the interpreter knows of its threads, `mount` and
+`daemon` are the process around it.
 
 Nothing here is imported by the rest of the package unless a simulator is asked for.
 """

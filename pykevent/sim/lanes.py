@@ -115,9 +115,12 @@ class Lane:
             told = next(iter(self._queue), None)
             first = self._first()
             # Who prepares it kicks, too.
-            if first is None or not first.prepared or self._waits(first):
-                first = None
-            if first is not None and not self._scheduled:
+            if (
+                first is not None
+                and first.prepared
+                and not self._waits(first)
+                and not self._scheduled
+            ):
                 self._scheduled = True
                 first.user.account.movers.start(self._work)
         if told is not None and told.prepared and told.standing:

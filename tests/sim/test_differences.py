@@ -54,6 +54,8 @@ from tests.conformance.support import (
     now,
     one,
     refused,
+    tcp_pair,
+    until_polled,
 )
 
 MODIFY, CREATE = InodeEvents.MODIFY, InodeEvents.CREATE
@@ -492,3 +494,15 @@ def test_another_users_simulator_is_refused_in_a_sentence(theirs: Path) -> None:
     with pytest.raises(PermissionError, match="it is the simulator of another user"):
         pykevent.open(theirs / "kevent")
     as_nobody(lambda: pykevent.open(theirs / "kevent").close())
+
+
+def test_a_receive_that_waits_leaves_the_mark_of_urgent_data_where_it_is(queue: Queue) -> None:
+    near, far = tcp_pair()
+    with near, far:
+        transfer = queue.recv(near, 10)
+        far.send(b"!", socket.MSG_OOB)
+        until_polled(near, select.POLLPRI)
+        assert now(queue) == []
+        assert not transfer.done
+        assert near.recv(1, socket.MSG_OOB) == b"!"
+        transfer.cancel()
