@@ -7,6 +7,7 @@ that begins says the name of its file in a line.  The file "broken" cannot be re
 """
 
 import errno
+import os
 import stat
 import sys
 import threading
@@ -55,7 +56,8 @@ def serve(place: str) -> None:
                 if offset >= GOOD:
                     raise fuse.FuseOSError(errno.EIO)
                 return content(offset, min(size, GOOD - offset))
-            print(path[1:], flush=True)
+            # print() writes the end of a line for itself: another thread's may come between
+            os.write(1, f"{path[1:]}\n".encode())
             self._end.wait()
             return content(offset, size)
 
