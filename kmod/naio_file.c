@@ -48,6 +48,7 @@
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/uaccess.h>
+#include <net/sock.h>
 
 #include "compat.h"
 #include "naio.h"
@@ -439,10 +440,18 @@ static bool kevent_reader_more(const struct kevent_reader *r, loff_t pos)
 	       (r->suffix && (r->all || r->end <= size));
 }
 
-/* What is said with bytes, as @how has it, which are followed by @more. */
-static void kevent_reader_flags(struct msghdr *how, bool more)
+/*
+ * What is said with @length bytes, as @how has it, which are followed by @more.
+ * TCP keeps a part of a segment back for those.  It does so for 200 ms where they
+ * find no room then, as it sends the part only to a call that took some bytes: so
+ * nothing is said of them where there may be none, headers included.
+ */
+static void kevent_reader_flags(struct msghdr *how, const struct sock *sk,
+				size_t length, bool more)
 {
-	how->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+	how->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+	if (more && sk_stream_wspace(sk) > (ssize_t)(2 * length + PAGE_SIZE))
+		how->msg_flags |= MSG_MORE;
 }
 
 static ssize_t kevent_reader_say(struct kevent_reader *r, struct socket *sock,
@@ -454,7 +463,7 @@ static ssize_t kevent_reader_say(struct kevent_reader *r, struct socket *sock,
 	};
 	ssize_t ret;
 
-	kevent_reader_flags(how, more);
+	kevent_reader_flags(how, sock->sk, length, more);
 	ret = kernel_sendmsg(sock, how, &vec, 1, length);
 	if (ret > 0)
 		r->said += ret;
@@ -468,7 +477,8 @@ static ssize_t kevent_reader_send(struct kevent_reader *r, struct socket *sock,
 {
 	ssize_t ret;
 
-	kevent_reader_flags(how, kevent_reader_more(r, r->pos + length));
+	kevent_reader_flags(how, sock->sk, length,
+			    kevent_reader_more(r, r->pos + length));
 	ret = kevent_send_pages(sock, how, bvec, nr, length);
 	if (ret > 0)
 		r->pos += ret;
