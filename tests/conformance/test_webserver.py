@@ -457,7 +457,8 @@ def test_requests_that_come_at_once_are_answered_in_order(server: Server) -> Non
 
 
 def test_what_is_asked_for_while_a_reply_is_not_read_waits(server: Server) -> None:
-    many = [get("/page")] * 1000  # more than the server takes at once, or keeps
+    # more bytes than the server takes at once, or keeps
+    many = [get("/page", "X-Filler: " + "x" * 180)] * 250
     with server.connect(room=1 << 16) as sock, sock.makefile("rb") as stream:
         sock.sendall(get("/large"))
         sender = threading.Thread(target=sock.sendall, args=(b"".join(many),))

@@ -329,7 +329,7 @@ def test_who_asks_pays_for_what_is_read_from_the_disk(
         own.mkdir()
         disk.forget()
         near, far = new_pair()
-        Receiver(far)
+        receiver = Receiver(far)
 
         def asks() -> None:
             (own / "cgroup.procs").write_text(str(os.getpid()))
@@ -339,6 +339,8 @@ def test_who_asks_pays_for_what_is_read_from_the_disk(
 
         with child(asks) as process:
             process.finish()
+        near.close()
+        assert receiver.all() == disk.content
         number = os.stat(disk.path).st_dev
         line = f"{os.major(number)}:{os.minor(number)} "
         said = (own / "io.stat").read_text()
