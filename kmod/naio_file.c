@@ -48,7 +48,7 @@
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/uaccess.h>
-#include <net/sock.h>
+#include <net/tcp.h>
 
 #include "compat.h"
 #include "naio.h"
@@ -116,6 +116,7 @@ struct kevent_copy {
  * @asks:	the first byte has to be read
  * @seen:	bytes were sent that were not read
  * @over:	no more of the file will be sent
+ * @kept:	the last bytes were taken as such that others follow
  * @prefix:	bytes before the file
  * @suffix:	bytes after it
  * @said:	how many of these were sent
@@ -150,6 +151,7 @@ struct kevent_reader {
 	bool asks;
 	bool seen;
 	bool over;
+	bool kept;
 	u32 prefix;
 	u32 suffix;
 	u32 said;
@@ -440,18 +442,36 @@ static bool kevent_reader_more(const struct kevent_reader *r, loff_t pos)
 	       (r->suffix && (r->all || r->end <= size));
 }
 
-/*
- * What is said with @length bytes, as @how has it, which are followed by @more.
- * TCP keeps a part of a segment back for those.  It does so for 200 ms where they
- * find no room then, as it sends the part only to a call that took some bytes: so
- * nothing is said of them where there may be none, headers included.
- */
-static void kevent_reader_flags(struct msghdr *how, const struct sock *sk,
-				size_t length, bool more)
+/* What is said with bytes, as @how has it, which are followed by @more. */
+static void kevent_reader_flags(struct msghdr *how, bool more)
 {
-	how->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-	if (more && sk_stream_wspace(sk) > (ssize_t)(2 * length + PAGE_SIZE))
-		how->msg_flags |= MSG_MORE;
+	how->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+}
+
+/*
+ * Has TCP send the part of a segment that it keeps back for what follows.  Where
+ * that finds no room, or does not come, it would be kept until the peer
+ * acknowledges something else, or for 200 ms and more: a call that takes no bytes
+ * sends none.  Who has corked the socket wants that.
+ */
+static void kevent_reader_push(struct kevent_reader *r, struct sock *sk)
+{
+	bool kept = r->kept && sk->sk_protocol == IPPROTO_TCP;
+
+	r->kept = false;
+	if (kept && !data_race(tcp_sk(sk)->nonagle & TCP_NAGLE_CORK))
+		tcp_sock_set_cork(sk, false);
+}
+
+/* What came of @length bytes, which are followed by @more: bytes, or -errno. */
+static ssize_t kevent_reader_took(struct kevent_reader *r, struct sock *sk,
+				  ssize_t ret, size_t length, bool more)
+{
+	if (ret <= 0)
+		kevent_reader_push(r, sk);
+	else
+		r->kept = more && ret == length;
+	return ret;
 }
 
 static ssize_t kevent_reader_say(struct kevent_reader *r, struct socket *sock,
@@ -463,11 +483,11 @@ static ssize_t kevent_reader_say(struct kevent_reader *r, struct socket *sock,
 	};
 	ssize_t ret;
 
-	kevent_reader_flags(how, sock->sk, length, more);
+	kevent_reader_flags(how, more);
 	ret = kernel_sendmsg(sock, how, &vec, 1, length);
 	if (ret > 0)
 		r->said += ret;
-	return ret;
+	return kevent_reader_took(r, sock->sk, ret, length, more);
 }
 
 /* Sends @length bytes of pages, which begin at @r->pos. */
@@ -475,14 +495,14 @@ static ssize_t kevent_reader_send(struct kevent_reader *r, struct socket *sock,
 				  struct msghdr *how, struct bio_vec *bvec,
 				  unsigned int nr, size_t length)
 {
+	bool more = kevent_reader_more(r, r->pos + length);
 	ssize_t ret;
 
-	kevent_reader_flags(how, sock->sk, length,
-			    kevent_reader_more(r, r->pos + length));
+	kevent_reader_flags(how, more);
 	ret = kevent_send_pages(sock, how, bvec, nr, length);
 	if (ret > 0)
 		r->pos += ret;
-	return ret;
+	return kevent_reader_took(r, sock->sk, ret, length, more);
 }
 
 /*
@@ -695,12 +715,11 @@ int kevent_reader_step(struct kevent_naio *t, struct socket *sock,
 
 	while (moved < KEVENT_READER_STEP) {
 		ret = kevent_reader_some(t->reader, sock, how);
-		if (!ret)
-			return 1;
 		ret = kevent_naio_meaning(ret);
 		if (ret == -EAGAIN || ret == -EINTR)
 			return ret;
-		if (ret < 0) {
+		if (ret <= 0) {
+			kevent_reader_push(t->reader, sock->sk);
 			t->error = -ret;
 			return 1;
 		}

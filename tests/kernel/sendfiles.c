@@ -172,6 +172,18 @@ static void stream_open(struct stream *st, unsigned int transfers)
 	st->thread = thread_start(keep, st);
 }
 
+static void eventually_got(const struct stream *st, uint64_t count)
+{
+	uint64_t end = now_ns() + PATIENCE;
+
+	while (st->got < count) {
+		if (now_ns() > end)
+			FAIL("%llu bytes are kept back",
+			     (unsigned long long)(count - st->got));
+		sched_yield();
+	}
+}
+
 /* Checks what was sent of the transfer that is the next in the stream. */
 static void stream_check(struct stream *st, const struct transfer *t, bool holes)
 {
@@ -179,8 +191,7 @@ static void stream_check(struct stream *st, const struct transfer *t, bool holes
 	struct edge edge = { EDGE_BEGIN, t->offset, t->length };
 	uint64_t i, end = EDGE + t->length;
 
-	while (st->got < st->seen + t->moved)
-		sched_yield();
+	eventually_got(st, st->seen + t->moved);
 	st->seen += t->moved;
 	if (t->moved < EDGE) {
 		CHECK(!memcmp(bytes, &edge, t->moved));
@@ -304,10 +315,14 @@ static void patient_network(void)
 	close(fd);
 }
 
-/* One after the other, where what TCP keeps back is kept until the test fails. */
-static void send_patiently(bool cancels)
+/*
+ * One after the other, where what TCP keeps back is kept until the test fails.  The
+ * sender has little room, or may have little that was not sent yet.
+ */
+static void send_patiently(bool narrow, bool cancels)
 {
-	unsigned int i, total = rounds(20);
+	int room = narrow ? NARROW : 1 << 20, unsent = 4 * PAGE;
+	unsigned int i, cancelled = 0, total = rounds(40);
 	struct rnd rnd = rnd_stream(1);
 	struct stream st;
 	int q;
@@ -316,31 +331,44 @@ static void send_patiently(bool cancels)
 	patient_network();
 	q = queue_open();
 	stream_open(&st, total);
+	SYS(setsockopt(st.near, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)));
+	if (!narrow)
+		SYS(setsockopt(st.near, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent,
+			       sizeof(unsent)));
 	for (i = 0; i < total; i++) {
 		struct transfer t = { .ident = i };
 
 		test_context("transfer %u", i);
-		CHECK_EQ(begin(q, st.near, &t, &rnd, place.fd[1]), 0);
+		CHECK_EQ(begin(q, st.near, &t, &rnd, place.fd[i & 1]), 0);
 		if (!cancels || !transfer_cancel(q, &t))
 			transfer_wait(q, &t);
 		CHECK(!t.error || (cancels && t.error == ECANCELED));
+		cancelled += t.error == ECANCELED;
 		if (t.error)
 			stream_push(&st);
 		stream_check(&st, &t, false);
 	}
+	CHECK(cancelled || !cancels);
+	shutdown(st.near, SHUT_WR);
 	stream_close(&st);
+	CHECK_EQ(st.got, st.seen);
 	close(q);
 	place_end();
 }
 
 static void what_finds_no_room_is_not_what_a_part_of_a_segment_waits_for(void)
 {
-	send_patiently(false);
+	send_patiently(true, false);
+}
+
+static void nor_what_finds_too_much_unsent(void)
+{
+	send_patiently(false, false);
 }
 
 static void what_was_sent_before_a_cancel_goes_at_once_with_tcp_nodelay(void)
 {
-	send_patiently(true);
+	send_patiently(true, true);
 }
 
 /* Shortens the file, and makes it whole again. */
@@ -473,6 +501,7 @@ static void a_process_may_be_killed_while_bytes_move(void)
 
 static const struct test_case cases[] = {
 	TEST(what_finds_no_room_is_not_what_a_part_of_a_segment_waits_for),
+	TEST(nor_what_finds_too_much_unsent),
 	TEST(what_was_sent_before_a_cancel_goes_at_once_with_tcp_nodelay),
 	LONG_TEST(what_is_cancelled_while_bytes_leave_loses_and_doubles_none, 180),
 	LONG_TEST(a_file_may_be_truncated_while_it_leaves, 180),
