@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import termios
 import threading
 
 import pytest
 
-from .support import DEADLINE, tcp_pair
+from .support import DEADLINE, eventually, tcp_pair
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -62,6 +64,15 @@ def narrow(*ends: socket.socket) -> None:
     for end in ends:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131072)
+
+
+def until_arrived(sock: socket.socket) -> None:
+    """Wait until all that this TCP socket has sent is with its peer, of which send() is ahead."""
+
+    def arrived() -> bool:
+        return fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)) == bytes(4)
+
+    eventually(arrived, "what was sent has arrived")
 
 
 def take(sock: socket.socket, most: int) -> bytes:

@@ -16,6 +16,7 @@ import pytest
 import pykevent
 from pykevent import EventType, Flags, PollEvents, Queue, Request, SocketEvents
 
+from .sockets import until_arrived
 from .support import cookies, now, one, refused, tcp_pair, until_polled
 
 
@@ -46,7 +47,13 @@ class Source:
 def _socket_source(near: socket.socket, far: socket.socket, stack: ExitStack) -> Source:
     stack.enter_context(near)
     stack.enter_context(far)
-    return Source(EventType.SOCKET, near.fileno(), lambda: far.send(b"x"), lambda: near.recv(1))
+
+    def write() -> None:
+        far.send(b"x")
+        if far.family != socket.AF_UNIX:
+            until_arrived(far)
+
+    return Source(EventType.SOCKET, near.fileno(), write, lambda: near.recv(1))
 
 
 def make_source(kind: str, stack: ExitStack) -> Source:

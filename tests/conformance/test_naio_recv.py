@@ -16,7 +16,7 @@ import pytest
 import pykevent
 from pykevent import EventFlags, EventType, NaioEvents, Queue
 
-from .sockets import ALL, STREAMS, Pair, kinds
+from .sockets import ALL, STREAMS, Pair, kinds, until_arrived
 from .support import (
     DEADLINE,
     InThread,
@@ -83,6 +83,7 @@ def test_what_came_before_a_recv_was_cancelled_is_received(queue: Queue, tcp: Pa
     near, far = tcp
     transfer = queue.recv(near, 10, waitall=True)
     far.send(b"abc")
+    until_arrived(far)
     eventually(lambda: not _waits(near), "the bytes are taken")
     assert transfer.cancel()
     assert transfer.received == b"abc"
@@ -264,6 +265,7 @@ def test_what_came_before_a_reset_is_counted(queue: Queue, tcp: Pair) -> None:
     buffer = bytearray(100)
     transfer = queue.recv_into(near, buffer, waitall=True)
     far.send(b"abc")
+    until_arrived(far)
     eventually(lambda: not _waits(near), "the bytes are taken")
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     far.close()

@@ -19,7 +19,7 @@ from pykevent import EventType, Flags, NaioEvents, Queue, Request, abi
 from pykevent.transfers import Exported
 
 from . import raw
-from .sockets import Pair, kinds, narrow, receive
+from .sockets import Pair, kinds, narrow, receive, until_arrived
 from .support import as_nobody, child, eventually, now, one, refused
 
 pytestmark = pytest.mark.needs("NAIO")
@@ -422,6 +422,7 @@ def test_remove_says_in_the_request_how_far_it_came(queue: Queue, tcp: Pair, add
     near, far = tcp
     queue.add(pykevent.naio_event(1, RECV, near, address, 10, Flags.WAITALL))
     far.send(b"abc")
+    until_arrived(far)
     eventually(lambda: not pending(near), "three bytes are taken")
     call = raw.batch(abi.REMOVE(1), raw.request(EventType.NAIO, 1))
     assert call(queue.fileno()) == 1

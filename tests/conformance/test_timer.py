@@ -274,12 +274,13 @@ def test_a_timer_wakes_one_who_waits(queue: Queue) -> None:
 
 
 def test_timers_are_delivered_in_the_order_in_which_they_fire(queue: Queue) -> None:
-    start = time.monotonic_ns() + 20 * MS
-    for ident, after in enumerate((30, 10, 20)):
+    # far enough away, and apart, for who adds them to be held up meanwhile
+    start = time.monotonic_ns() + 300 * MS
+    for ident, after in enumerate((300, 100, 200)):
         queue.add(
             pykevent.timer_event(ident, value_ns=start + after * MS, absolute=True, cookie=after)
         )
-    assert cookies(soon(queue, 3)) == [10, 20, 30]
+    assert cookies(soon(queue, 3)) == [100, 200, 300]
 
 
 def test_the_same_number_means_another_timer_in_another_queue(

@@ -24,7 +24,8 @@ import pytest
 
 from .support import DEADLINE, eventually
 
-pytestmark = pytest.mark.needs("NAIO")
+# A server is a Python that has to start, which an emulated machine may take half a minute for.
+pytestmark = [pytest.mark.needs("NAIO"), pytest.mark.timeout(300)]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROGRAM = str(EXAMPLES / "webserver.py")
@@ -32,7 +33,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{EXAMPLES.parent}"}
 SIZES = {"empty": 0, "byte": 1, "page": 4096, "odd.txt": 100_003, "large": 6_000_001}
 # As main() but for how patient it is: more than any test on an emulated machine, or less.
 PATIENT, IMPATIENT = (
-    f"import webserver; webserver.IDLE = {seconds}; webserver.main()" for seconds in (600, 0.5)
+    f"import webserver; webserver.IDLE = {seconds}; webserver.main()" for seconds in (600, 2)
 )
 # As main() with an accept() that fails; the timer, which comes each second, may be put off.
 FAILING = """
@@ -546,12 +547,12 @@ def test_a_file_that_is_removed_while_it_is_sent_is_sent(server: Server) -> None
         assert read_reply(stream).status == 404
 
 
-# A server that waits half a second
+# A server that waits two seconds
 
 
 @pytest.fixture(scope="module")
 def impatient(folder: Path) -> Iterator[Server]:
-    """A server that waits half a second for requests."""
+    """A server that waits two seconds for requests."""
     with serving(folder, "-c", IMPATIENT) as server:
         yield server
 

@@ -417,7 +417,7 @@ static void a_module_without_any_source_loads_and_says_so(void)
 static const struct test_case cases[] = {
 	TEST(unloading_is_refused_while_a_queue_is_open),
 	TEST(unloading_is_refused_while_a_process_waits),
-	TEST(the_module_goes_away_under_traffic_on_what_was_watched),
+	LONG_TEST(the_module_goes_away_under_traffic_on_what_was_watched, 180),
 	LONG_TEST(the_module_goes_away_from_sockets_that_had_transfers, 120),
 	TEST(a_close_that_does_not_end_refuses_the_unloading_and_hangs_nobody),
 	TEST(parameters_that_are_no_numbers_are_refused),

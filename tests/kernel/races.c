@@ -477,16 +477,16 @@ FIGHT(changes_race_with_posts, USER, USER, 36000)
 FIGHT(changes_race_with_everything_together, UNIX_SOCKET, USER, 15000)
 
 static const struct test_case cases[] = {
-	TEST(changes_race_with_unix_sockets),
-	TEST(changes_race_with_tcp_sockets),
-	TEST(changes_race_with_pipes),
-	TEST(changes_race_with_eventfds),
-	TEST(changes_race_with_pty_slaves),
-	TEST(changes_race_with_pty_masters),
-	TEST(changes_race_with_inodes_and_paths),
-	TEST(changes_race_with_timers),
-	TEST(changes_race_with_posts),
-	TEST(changes_race_with_everything_together),
+	LONG_TEST(changes_race_with_unix_sockets, 180),
+	LONG_TEST(changes_race_with_tcp_sockets, 180),
+	LONG_TEST(changes_race_with_pipes, 180),
+	LONG_TEST(changes_race_with_eventfds, 180),
+	LONG_TEST(changes_race_with_pty_slaves, 180),
+	LONG_TEST(changes_race_with_pty_masters, 180),
+	LONG_TEST(changes_race_with_inodes_and_paths, 180),
+	LONG_TEST(changes_race_with_timers, 180),
+	LONG_TEST(changes_race_with_posts, 180),
+	LONG_TEST(changes_race_with_everything_together, 180),
 };
 
 int main(int argc, char **argv)

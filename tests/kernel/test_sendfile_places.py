@@ -25,10 +25,10 @@ from pathlib import Path
 import pytest
 
 import pykevent
-from pykevent import Feature, Queue
+from pykevent import Event, Feature, Queue
 from pykevent.transfers import Exported
 from tests.conformance.sockets import Pair, Receiver, receive
-from tests.conformance.support import DEADLINE, as_nobody, child, eventually, now, one, tcp_pair
+from tests.conformance.support import DEADLINE, as_nobody, child, eventually, now, tcp_pair
 from tests.kernel import stuck
 
 FOLDER = Path(__file__).resolve().parent
@@ -48,6 +48,13 @@ pytestmark = [
         os.environ.get("KEVENT_CHECK_KMSG") != "1", reason="mounts file systems: in a guest only"
     ),
 ]
+
+
+def one(queue: Queue) -> Event:
+    """The only event there is, also where it takes a slow machine long to read a disk."""
+    events = queue.wait(5 * DEADLINE)
+    assert len(events) == 1, events
+    return events[0]
 
 
 @pytest.fixture

@@ -85,6 +85,7 @@ def test_a_wait_sleeps_and_so_does_the_simulator(
     waiters = [InThread(lambda: used.wait(SECONDS * 4)) for _ in range(50)]
     for waiter in waiters:
         waiter.until_asleep()
+    used.info()  # is taken after these
     before = simulator_cpu()
     time.sleep(SECONDS)  # no condition: nothing is to happen
     assert simulator_cpu() - before < SECONDS / 10
