@@ -452,13 +452,14 @@ static void kevent_reader_flags(struct msghdr *how, bool more)
  * Has TCP send the part of a segment that it keeps back for what follows.  Where
  * that finds no room, or does not come, it would be kept until the peer
  * acknowledges something else, or for 200 ms and more: a call that takes no bytes
- * sends none.  Who has corked the socket wants that.
+ * sends none.
  */
 static void kevent_reader_push(struct kevent_reader *r, struct sock *sk)
 {
 	bool kept = r->kept && sk->sk_protocol == IPPROTO_TCP;
 
 	r->kept = false;
+	/* who has corked the socket wants that; who does so just now is too late */
 	if (kept && !data_race(tcp_sk(sk)->nonagle & TCP_NAGLE_CORK))
 		tcp_sock_set_cork(sk, false);
 }

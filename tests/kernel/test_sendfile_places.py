@@ -479,6 +479,20 @@ def test_a_file_that_cannot_be_read_is_an_error_after_what_could(
     assert receiver.all() == b"head" + stuck.content(0, stuck.GOOD)
 
 
+def test_a_socket_that_its_user_has_corked_stays_so(
+    served: Served, queue: Queue, new_pair: Callable[[], Pair]
+) -> None:
+    near, far = new_pair()
+    receiver = Receiver(far)
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    with (served.place / "broken").open("rb") as file:
+        queue.sendfile(near, file, prefix=b"head")
+        assert one(queue).error == errno.EIO
+    assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == 1
+    near.close()
+    assert receiver.all() == b"head" + stuck.content(0, stuck.GOOD)
+
+
 def test_files_that_nobody_reads_hold_up_neither_remove_nor_close(
     served: Served, queue: Queue, new_pair: Callable[[], Pair]
 ) -> None:
