@@ -12,14 +12,12 @@
 #include "lib_moves.h"
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -298,13 +296,9 @@ static void what_is_cancelled_while_bytes_leave_loses_and_doubles_none(void)
 /* A network of its own, in which TCP's timers of 200 ms take a minute. */
 static void patient_network(void)
 {
-	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
 	int fd;
 
 	SYS(unshare(CLONE_NEWNET));
-	fd = (int)SYS(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-	SYS(ioctl(fd, SIOCSIFFLAGS, &lo));
-	close(fd);
 	fd = open("/proc/sys/net/ipv4/tcp_rto_min_us", O_WRONLY | O_CLOEXEC);
 	if (fd < 0) {
 		/* of before 6.11: the timers are as they are, and nothing is proved */

@@ -177,7 +177,7 @@ def test_a_server_that_does_not_answer_stops_nobody_but_who_uses_it(
             for number in range(5):
                 mine.post(1, number)
                 assert cookies(mine.wait(1)) == [4]
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 1
         theirs.remove(EventType.POLL, epoll)
     os.close(stirs)
 
@@ -313,7 +313,7 @@ def test_queues_that_others_have_closed_somewhere_do_not_hold_up_info(
         os.close(os.dup(other.fileno()))
     begun = time.monotonic()
     assert queue.info().kevents == 0
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 0.5
 
 
 def test_a_process_is_looked_at_once_for_all_its_signalfds(
